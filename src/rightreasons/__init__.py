@@ -1,0 +1,3 @@
+"""Make vision models right for the right reasons."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,29 @@
+"""The spine: what travels, the verbs, and what holds them together."""
+
+from rightreasons.core.batch import Batch
+from rightreasons.core.catalogue import Catalogue
+from rightreasons.core.errors import (
+    BadModel,
+    CorruptData,
+    MissingAnnotation,
+    MissingExtra,
+    NotDifferentiable,
+    RightReasonsError,
+)
+from rightreasons.core.protocols import Attribution, Classifier, ExplanationLoss, Metric, Trace
+
+__all__ = [
+    "Attribution",
+    "BadModel",
+    "Batch",
+    "Catalogue",
+    "Classifier",
+    "CorruptData",
+    "ExplanationLoss",
+    "Metric",
+    "MissingAnnotation",
+    "MissingExtra",
+    "NotDifferentiable",
+    "RightReasonsError",
+    "Trace",
+]

@@ -1,0 +1,163 @@
+"""The verbs: what an attribution, a loss and a metric are, told once.
+
+Every method is a frozen dataclass: settings in the constructor, tensors in the call. It holds no model and nothing to
+reset; its ``repr`` is its configuration.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rightreasons.core.batch import Batch
+from rightreasons.core.errors import NotDifferentiable
+from rightreasons.core.hooks import preserved
+from rightreasons.core.tensors import check_pair
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """One pass through a model: the very inputs, the logits and the activations that were asked for.
+
+    ``inputs`` requires a gradient, so that everything else hangs on it.
+    """
+
+    inputs: Float[Tensor, "batch channels height width"]
+    logits: Float[Tensor, "batch classes"]
+    activations: Mapping[str, Tensor]
+
+
+class Classifier(Protocol):
+    """What a method may ask of a model; ``rightreasons.models.adapt`` makes one of any network."""
+
+    layer: str | None
+    """The layer whose activations are explained unless a method names another."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The user's own network inside."""
+        ...
+
+    def __call__(self, inputs: Tensor) -> Float[Tensor, "batch classes"]:
+        """The logits."""
+        ...
+
+    def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
+        """A pass that can be differentiated; a recorded pass over the same tensor is used again."""
+        ...
+
+
+class Attribution(ABC):
+    """What a model looked at: ``attribution(model, inputs, target) -> heatmap`` of shape (B, 1, H, W).
+
+    Raw values at the resolution of the inputs: nothing is normalized or made absolute. The heatmap is on the graph (to
+    the weights, and to ``inputs`` where they require a gradient) exactly when gradients are enabled and the class is
+    ``differentiable``. A call leaves the model as it found it.
+
+    Attributes:
+        differentiable: The heatmap's gradient with respect to the weights is right; a contract test holds every class to
+            it by finite differences.
+        signed: Negative values mean evidence against the target.
+        layer: The layer that is explained; ``None`` means the model's own choice, or that the method has no layer.
+    """
+
+    differentiable: ClassVar[bool]
+    signed: ClassVar[bool]
+    layer: str | None = None
+
+    @abstractmethod
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """The method itself: (B, C, H, W) or (B, 1, H, W), with a graph to the weights if ``graph``."""
+
+    def __call__(
+        self,
+        model: Classifier,
+        inputs: Float[Tensor, "batch channels height width"],
+        target: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch 1 height width"]:
+        """The heatmap; where a method has values per channel, their sum."""
+        return self.per_channel(model, inputs, target).sum(dim=1, keepdim=True)
+
+    def per_channel(
+        self,
+        model: Classifier,
+        inputs: Float[Tensor, "batch channels height width"],
+        target: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch _ height width"]:
+        """The values before channels are summed, (B, C, H, W), or (B, 1, H, W) for methods without channels.
+
+        A loss on their squares needs this form: in the sum, channels of opposite sign would hide each other.
+
+        Raises:
+            ValueError: ``inputs`` and ``target`` do not go together.
+            BadModel: The layer does not exist or has no spatial map.
+        """
+        check_pair(inputs, target)
+        graph = torch.is_grad_enabled() and self.differentiable
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            # Flash and memory-efficient attention have no double backward.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(preserved(model.network))
+            inputs, target = (t.clone() if t.is_inference() else t for t in (inputs, target))
+            values = self.attribute(model, inputs, target, graph=graph)
+        return values if graph else values.detach()
+
+
+class ExplanationLoss(ABC):
+    """How far a model looks where it should not: ``loss(model, batch, logits) -> scalar``.
+
+    Terms are means over the annotated images; an image without a mask does not count, and a batch without any gives
+    zero. The explained pass is the training pass itself, in the mode the model is in: with BatchNorm in training mode
+    a map depends on its batch mates, as the logits do.
+
+    A loss with weights of its own holds them in a field that is an ``nn.Module``; the objective trains them along.
+    """
+
+    attribution: Attribution | None = None
+
+    @abstractmethod
+    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
+        """The term, unweighted.
+
+        Raises:
+            MissingAnnotation: The batch does not carry the kind of mask that the loss is about.
+        """
+
+
+class Metric(ABC):
+    """Whether that changed: ``metric(model, batch, heatmap) -> score`` of shape (B,).
+
+    A score is NaN for an image on which the metric is not defined (no mask, a map of zeros where there is no answer).
+    """
+
+    higher_is_better: ClassVar[bool]
+
+    @abstractmethod
+    def __call__(
+        self, model: Classifier, batch: Batch, heatmap: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, " batch"]:
+        """One score an image."""
+
+
+def require_differentiable(attribution: Attribution, user: str) -> None:
+    """Refuse an attribution that has no graph to the weights.
+
+    Raises:
+        NotDifferentiable: By name.
+    """
+    if not attribution.differentiable:
+        raise NotDifferentiable(
+            f"{user} trains through its attribution, and {type(attribution).__name__} is not "
+            "differentiable: its gradient with respect to the weights is zero or undefined. Choose one that is, such as "
+            "Saliency or GradCAM"
+        )

@@ -1,0 +1,52 @@
+"""Small tensor functions that several floors need."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def resized(
+    maps: Float[Tensor, "batch channels _ _"], size: tuple[int, int]
+) -> Float[Tensor, "batch channels height width"]:
+    """Maps at another resolution, bilinear."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def unit_maximum(heatmap: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
+    """Each map divided by its own largest absolute value; a map of zeros stays zero.
+
+    Source: Gao et al. 2022 (RES), section 4, which divides by the largest value of each sample.
+    """
+    peak = heatmap.abs().amax(dim=(1, 2, 3), keepdim=True)
+    return heatmap / torch.where(peak > 0, peak, torch.ones_like(peak))
+
+
+def check_pair(inputs: Tensor, target: Tensor) -> None:
+    """Refuse inputs and targets that do not go together.
+
+    Raises:
+        ValueError: Wrong number of dimensions, lengths or type.
+    """
+    if inputs.ndim < 2:
+        raise ValueError(f"expected a batch of inputs, (B, C, H, W), got shape {tuple(inputs.shape)}")
+    if target.ndim != 1 or len(target) != len(inputs):
+        raise ValueError(f"expected one target an input, shape ({len(inputs)},), got shape {tuple(target.shape)}")
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(f"expected class numbers as target, got {target.dtype}")
+
+
+def check_classes(logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"]) -> None:
+    """Refuse a class number that the model does not have.
+
+    Raises:
+        ValueError: A target lies outside 0 ... classes - 1.
+    """
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= logits.shape[1]:
+        wrong = low if low < 0 else high
+        raise ValueError(f"label out of range: expected 0 to {logits.shape[1] - 1}, got {wrong}")

@@ -1,0 +1,1 @@
+"""Real images, decoys over them, and the user's own folders."""

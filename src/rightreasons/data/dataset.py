@@ -1,0 +1,68 @@
+"""What a data set of images is here: batches by index, with everything that a loss or a metric may need."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rightreasons.core import Batch
+
+
+class ImageDataset(ABC, Dataset[Batch]):
+    """Images with labels and perhaps masks; ``batch(index)`` fetches many at once.
+
+    A ``DataLoader`` fetches whole batches from it (``collate_fn=whole``), one tensor operation instead of a loop
+    over images. Wrappers (decoys, subsets, other pixel ranges) take any data set and are one themselves.
+
+    Attributes:
+        name: Where the images come from and what was done to them, such as ``mnist/train + decoy/rrr``.
+        classes: Name of each class.
+        target: Class of each image, (N,) int64.
+        pixel_range: Smallest and largest value a pixel of ``inputs`` may have.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    target: Int[Tensor, " images"]
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+
+    @abstractmethod
+    def batch(self, index: Int[Tensor, " batch"]) -> Batch:
+        """The images of these positions, with ``Batch.index`` set to them."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, position: int) -> Batch:
+        """A batch of one."""
+        return self.batch(torch.tensor([range(len(self))[position]]))
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """A whole batch at once; PyTorch's ``DataLoader`` calls this."""
+        return self.batch(torch.as_tensor(positions))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self[0].inputs.shape[1:]
+        return channels, height, width
+
+    def fingerprint(self, chunk: int = 4096) -> str:
+        """SHA-256 over all images, labels and masks: two data sets with the same one hold the same numbers."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self), chunk):
+            batch = self.batch(torch.arange(start, min(start + chunk, len(self))))
+            for value in (batch.inputs, batch.target, batch.relevant, batch.irrelevant, batch.annotated):
+                digest.update(b"none" if value is None else value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def whole(batch: Batch) -> Batch:
+    """The ``collate_fn`` for a ``DataLoader``: the batch is whole already."""
+    return batch
