@@ -5,10 +5,14 @@ from rightreasons.core.catalogue import Catalogue
 from rightreasons.core.errors import (
     BadModel,
     CorruptData,
+    DataUnavailable,
     MissingAnnotation,
     MissingExtra,
     NotDifferentiable,
+    NotWritten,
+    ResumeRefused,
     RightReasonsError,
+    TrainingDiverged,
 )
 from rightreasons.core.protocols import Attribution, Classifier, ExplanationLoss, Metric, Trace
 
@@ -19,11 +23,15 @@ __all__ = [
     "Catalogue",
     "Classifier",
     "CorruptData",
+    "DataUnavailable",
     "ExplanationLoss",
     "Metric",
     "MissingAnnotation",
     "MissingExtra",
     "NotDifferentiable",
+    "NotWritten",
+    "ResumeRefused",
     "RightReasonsError",
     "Trace",
+    "TrainingDiverged",
 ]

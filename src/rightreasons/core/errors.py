@@ -5,7 +5,11 @@ RightReasonsError
 ├── MissingAnnotation   a loss or metric asks for masks that the data does not carry
 ├── MissingExtra        an optional library is not installed
 ├── CorruptData         a file is not what it should be
-└── BadModel            a network or its weights cannot be used
+├── DataUnavailable     a data set cannot be had from any of its sources
+├── BadModel            a network or its weights cannot be used
+├── TrainingDiverged    a loss or a weight is no longer finite
+├── ResumeRefused       a checkpoint belongs to another run
+└── NotWritten          a file could not be written; the old one is still there
 
 A wrong setting is a plain ``ValueError`` from the constructor: "expected ..., got ...".
 """
@@ -31,5 +35,21 @@ class CorruptData(RightReasonsError, ValueError):
     """A file is damaged, of the wrong size or not what its checksum promises."""
 
 
+class DataUnavailable(RightReasonsError, OSError):
+    """A data set cannot be had; the message says what was tried and what to do."""
+
+
 class BadModel(RightReasonsError, ValueError):
     """A network, a layer name or a weights file cannot be used as asked."""
+
+
+class TrainingDiverged(RightReasonsError, ArithmeticError):
+    """A part of the loss, or a weight, is NaN or infinite; the message names the step, the epoch and the part."""
+
+
+class ResumeRefused(RightReasonsError, ValueError):
+    """A run is to be resumed with settings other than its own; the message says what differs."""
+
+
+class NotWritten(RightReasonsError, OSError):
+    """A file could not be written, on a full disk for example; what stood under its name before is untouched."""

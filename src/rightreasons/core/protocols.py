@@ -63,8 +63,8 @@ class Attribution(ABC):
     ``differentiable``. A call leaves the model as it found it.
 
     Attributes:
-        differentiable: The heatmap's gradient with respect to the weights is right; a contract test holds every class to
-            it by finite differences.
+        differentiable: The heatmap's gradient with respect to the weights is right; a contract test holds every class
+            to it by finite differences.
         signed: Negative values mean evidence against the target.
         layer: The layer that is explained; ``None`` means the model's own choice, or that the method has no layer.
     """
@@ -158,6 +158,6 @@ def require_differentiable(attribution: Attribution, user: str) -> None:
     if not attribution.differentiable:
         raise NotDifferentiable(
             f"{user} trains through its attribution, and {type(attribution).__name__} is not "
-            "differentiable: its gradient with respect to the weights is zero or undefined. Choose one that is, such as "
-            "Saliency or GradCAM"
+            "differentiable: its gradient with respect to the weights is zero or undefined. Choose one that is, such "
+            "as Saliency or GradCAM"
         )

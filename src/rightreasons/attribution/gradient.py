@@ -1,0 +1,244 @@
+"""Attributions from the gradient with respect to the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rightreasons.attribution.score import Score, check_score, explained, gradient
+from rightreasons.core import Attribution, Classifier
+
+Place = Callable[[Tensor, Tensor], Tensor]
+"""``place(step, image) -> inputs``: the images of these numbers, moved as the step of these numbers asks."""
+
+
+@dataclass(frozen=True)
+class Saliency(Attribution):
+    """The gradient of the score with respect to the pixels, d score / d x.
+
+    Source: Simonyan et al. 2013, arXiv:1312.6034, section 3. They show the largest absolute value over channels; here
+    values keep their sign and channels are summed.
+
+    Args:
+        score: The number that is explained.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+
+    score: Score = "logit"
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
+
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """D score / d x, (B, C, H, W)."""
+        trace = model.trace(inputs)
+        return gradient(explained(trace.logits, target, self.score), trace.inputs, graph=graph)
+
+
+@dataclass(frozen=True)
+class InputXGradient(Attribution):
+    """The pixel times its gradient, x * d score / d x: the first-order share of each pixel in the score.
+
+    Source: Shrikumar et al. 2016, arXiv:1605.01713.
+
+    Args:
+        score: The number that is explained.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+
+    score: Score = "logit"
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
+
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """X * d score / d x, (B, C, H, W)."""
+        return inputs * Saliency(self.score).attribute(model, inputs, target, graph=graph)
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Attribution):
+    """The mean gradient over noisy copies of the image.
+
+    All images of a batch meet the same noise, so that an image's map does not depend on its batch.
+
+    Source: Smilkov et al. 2017, arXiv:1706.03825, Eq. 1.
+
+    Args:
+        samples: Noisy copies an image.
+        noise: Standard deviation of the noise as a share of the image's own range, largest minus smallest value.
+        seed: Of the noise; ``None`` draws fresh noise at each call from torch's global generator.
+        score: The number that is explained.
+        max_batch: Copies that run through the model at once; bounds the memory.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+
+    samples: int = 25
+    noise: float = 0.15
+    seed: int | None = 0
+    score: Score = "logit"
+    max_batch: int = 256
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
+        _check_positive(samples=self.samples, noise=self.noise, max_batch=self.max_batch)
+
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """Mean of d score / d x at x + noise, (B, C, H, W)."""
+        shape = (self.samples, *inputs.shape[1:])
+        draws = torch.randn(shape, generator=_generator(self.seed), dtype=inputs.dtype).to(inputs.device)
+        dimensions = tuple(range(1, inputs.ndim))
+        spread = inputs.detach().amax(dimensions, keepdim=True) - inputs.detach().amin(dimensions, keepdim=True)
+        weights = inputs.new_full((self.samples,), 1 / self.samples)
+
+        def place(step: Tensor, image: Tensor) -> Tensor:
+            return inputs[image] + self.noise * spread[image] * draws[step]
+
+        return _weighted_gradients(model, place, weights, target, settings=self, graph=graph)
+
+
+@dataclass(frozen=True)
+class IntegratedGradients(Attribution):
+    """The gradient along the straight line from a baseline, times the way: the values sum to the change of the score.
+
+    The integral is taken by Gauss-Legendre quadrature, whose error falls faster than that of the paper's Riemann sum.
+
+    Source: Sundararajan et al. 2017, arXiv:1703.01365, Eq. 1 and Prop. 1 (completeness).
+
+    Args:
+        baseline: Value of every pixel of the baseline image.
+        steps: Points on the line.
+        score: The number that is explained.
+        max_batch: Images that run through the model at once; bounds the memory.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+
+    baseline: float = 0.0
+    steps: int = 32
+    score: Score = "logit"
+    max_batch: int = 256
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
+        _check_positive(steps=self.steps, max_batch=self.max_batch)
+
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """(x - baseline) * the integral of d score / d x over the line, (B, C, H, W)."""
+        nodes, node_weights = np.polynomial.legendre.leggauss(self.steps)
+        along = torch.as_tensor((nodes + 1) / 2).to(inputs).view(-1, *(1,) * (inputs.ndim - 1))
+        weights = torch.as_tensor(node_weights / 2).to(inputs)
+        way = inputs - self.baseline
+
+        def place(step: Tensor, image: Tensor) -> Tensor:
+            return self.baseline + along[step] * way[image]
+
+        return way * _weighted_gradients(model, place, weights, target, settings=self, graph=graph)
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedGradients(Attribution):
+    """Integrated gradients averaged over a distribution of baselines: no single one has to be chosen.
+
+    Each sample is a random reference at a random point of the line to it; all images of a batch meet the same samples,
+    so that an image's map does not depend on its batch. The values sum to the score minus the mean score of the
+    references, up to the sampling error.
+
+    Source: Erion et al. 2021, arXiv:1906.10670, Eq. 3.
+
+    Args:
+        references: Images to start from, usually some hundred from the training data, (R, C, H, W).
+        samples: Pairs of reference and point an image.
+        seed: Of the pairs; ``None`` draws fresh ones at each call from torch's global generator.
+        score: The number that is explained.
+        max_batch: Images that run through the model at once; bounds the memory.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+
+    references: Float[Tensor, "references channels height width"] = field(repr=False)
+    samples: int = 64
+    seed: int | None = 0
+    score: Score = "logit"
+    max_batch: int = 256
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
+        _check_positive(samples=self.samples, max_batch=self.max_batch)
+        if not isinstance(self.references, Tensor) or len(self.references) == 0:
+            raise ValueError("expected references to be at least one image, (R, C, H, W), such as some training images")
+
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """Mean of (x - reference) * d score / d x at random points between them, (B, C, H, W)."""
+        if self.references.shape[1:] != inputs.shape[1:]:
+            raise ValueError(
+                f"expected references of the images' shape {tuple(inputs.shape[1:])}, "
+                f"got {tuple(self.references.shape[1:])}"
+            )
+        generator = _generator(self.seed)
+        chosen = torch.randint(len(self.references), (self.samples,), generator=generator)
+        references = self.references[chosen].to(inputs)
+        along = torch.rand(self.samples, generator=generator, dtype=inputs.dtype).to(inputs.device)
+        along = along.view(-1, *(1,) * (inputs.ndim - 1))
+        weights = inputs.new_full((self.samples,), 1 / self.samples)
+
+        def place(step: Tensor, image: Tensor) -> Tensor:
+            return references[step] + along[step] * (inputs[image] - references[step])
+
+        def way(step: Tensor, image: Tensor) -> Tensor:
+            return inputs[image] - references[step]
+
+        return _weighted_gradients(model, place, weights, target, settings=self, graph=graph, factor=way)
+
+
+def _weighted_gradients(
+    model: Classifier,
+    place: Place,
+    weights: Float[Tensor, " steps"],
+    target: Int[Tensor, " batch"],
+    *,
+    settings: SmoothGrad | IntegratedGradients | ExpectedGradients,
+    graph: bool,
+    factor: Place | None = None,
+) -> Tensor:
+    """Sum over steps of weight * (factor *) d score / d x at ``place``, ``max_batch`` rows at a time."""
+    batch = len(target)
+    total: Tensor | None = None
+    # Rows count through the images first, so that one chunk may hold several steps or a part of one.
+    for rows in torch.split(torch.arange(len(weights) * batch, device=target.device), settings.max_batch):
+        step, image = rows // batch, rows % batch
+        trace = model.trace(place(step, image))
+        values = gradient(explained(trace.logits, target[image], settings.score), trace.inputs, graph=graph)
+        if factor is not None:
+            values = values * factor(step, image)
+        values = values * weights[step].view(-1, *(1,) * (values.ndim - 1))
+        if total is None:
+            total = torch.zeros(batch, *values.shape[1:], dtype=values.dtype, device=values.device)
+        total = total.index_add(0, image, values)
+    if total is None:
+        raise ValueError("expected at least one image, got an empty batch")
+    return total
+
+
+def _generator(seed: int | None) -> torch.Generator | None:
+    return None if seed is None else torch.Generator().manual_seed(seed)
+
+
+def _check_positive(**settings: float) -> None:
+    for name, value in settings.items():
+        if value <= 0:
+            raise ValueError(f"expected {name} above 0, got {value}")

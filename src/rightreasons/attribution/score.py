@@ -1,0 +1,54 @@
+"""The number that is explained, and its gradient."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rightreasons.core import BadModel
+
+Score = Literal["logit", "log_probability", "sum_log_probabilities"]
+"""``logit`` of the target; its ``log_probability``; or the sum of the log-probabilities of all classes, which has no
+target (Ross et al. 2017, Eq. 1)."""
+
+
+def check_score(score: str) -> None:
+    """Refuse an unknown score.
+
+    Raises:
+        ValueError: It is none of :data:`Score`.
+    """
+    if score not in get_args(Score):
+        raise ValueError(f"expected score to be one of {', '.join(get_args(Score))}, got {score!r}")
+
+
+def explained(
+    logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"], score: Score
+) -> Float[Tensor, " batch"]:
+    """One number an image."""
+    if score == "logit":
+        return logits.gather(1, target[:, None])[:, 0]
+    log_probabilities = logits.log_softmax(dim=1)
+    if score == "sum_log_probabilities":
+        return log_probabilities.sum(dim=1)
+    return log_probabilities.gather(1, target[:, None])[:, 0]
+
+
+def gradient(scores: Float[Tensor, " batch"], of: Tensor, *, graph: bool) -> Tensor:
+    """D score / d ``of``, each image's own; with ``graph`` it can be differentiated again.
+
+    Raises:
+        BadModel: The score does not hang on it.
+    """
+    if not scores.requires_grad:
+        raise BadModel("no gradient reaches the images: the network detaches its input or runs under torch.no_grad")
+    # The sum keeps images apart: in eval mode no image's score depends on another image.
+    (values,) = torch.autograd.grad(scores.sum(), of, create_graph=graph, retain_graph=True, allow_unused=True)
+    if values is None:
+        raise BadModel(
+            "the score does not depend on what is explained: choose a layer between the image and the logits"
+        )
+    return values

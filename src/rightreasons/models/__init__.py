@@ -1,0 +1,20 @@
+"""Networks, and the one form in which methods meet them."""
+
+from rightreasons.models.adapters import adapt, check_fits, default_layer
+from rightreasons.models.classifier import AdaptedClassifier, Recorded, record
+from rightreasons.models.locate import MODELS, build
+from rightreasons.models.simple import MLP, BaselineCNN, LeNet
+
+__all__ = [
+    "MLP",
+    "MODELS",
+    "AdaptedClassifier",
+    "BaselineCNN",
+    "LeNet",
+    "Recorded",
+    "adapt",
+    "build",
+    "check_fits",
+    "default_layer",
+    "record",
+]

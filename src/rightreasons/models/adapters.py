@@ -1,0 +1,106 @@
+"""From any ``torch.nn.Module`` to a classifier that every method understands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rightreasons.core import BadModel
+from rightreasons.core.hooks import find_layer
+from rightreasons.core.tensors import check_classes
+from rightreasons.models.classifier import AdaptedClassifier
+
+log = logging.getLogger("rightreasons")
+
+
+def adapt(
+    network: nn.Module,
+    layer: str | None = None,
+    *,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+) -> AdaptedClassifier:
+    """Make a classifier of any network: plain torch, timm, torchvision, Hugging Face with ``.logits``.
+
+    Without a ``layer`` the one to explain is found: the first normalization of the last attention block, else the last
+    convolution; an MLP has none. The choice is logged and stands in the ``repr``. A compiled or data-parallel
+    network is explained through the module inside it.
+
+    Args:
+        network: Returns logits (B, classes) for images (B, C, H, W).
+        layer: Name of the layer to explain, as in ``network.named_modules()``.
+        mean: Subtracted from each channel before the network sees the image.
+        std: Each channel is divided by it.
+
+    Raises:
+        ValueError: Not a module.
+        BadModel: No such layer.
+    """
+    if isinstance(network, AdaptedClassifier):
+        return network if layer is None else network.explaining(layer)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"expected a torch.nn.Module, got {type(network).__name__}")
+    network = _inner(network)
+    if layer is None:
+        layer = default_layer(network)
+        log.info("explaining layer %r of %s", layer, type(network).__name__)
+    else:
+        find_layer(network, layer)
+    return AdaptedClassifier(network, layer=layer, mean=mean, std=std)
+
+
+def _inner(network: nn.Module) -> nn.Module:
+    """The module inside torch.compile's or DistributedDataParallel's wrapper."""
+    network = getattr(network, "_orig_mod", network)
+    if isinstance(network, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        network = network.module
+    return network
+
+
+def default_layer(network: nn.Module) -> str | None:
+    """The layer to explain when nobody named one; ``None`` where the network has no map of places."""
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    attention = [n for n, m in modules.items() if "Attention" in type(m).__name__ and _norm_beside(modules, n)]
+    if attention:
+        return _norm_beside(modules, attention[-1])
+    convolutions = [n for n, m in modules.items() if isinstance(m, nn.Conv2d)]
+    return convolutions[-1] if convolutions else None
+
+
+def _norm_beside(modules: dict[str, nn.Module], name: str) -> str | None:
+    """The first layer normalization in the block that holds this module."""
+    block = name.rpartition(".")[0]
+    for child, module in modules[block].named_children():
+        if isinstance(module, nn.LayerNorm):
+            return f"{block}.{child}" if block else child
+    return None
+
+
+def check_fits(model: AdaptedClassifier, inputs: Tensor, target: Tensor) -> None:
+    """Try one image, so that a network that cannot take the data says so before any work starts.
+
+    Args:
+        model: The classifier.
+        inputs: At least one image, (B, C, H, W).
+        target: All labels that will come, (N,).
+
+    Raises:
+        BadModel: The network refuses images of this shape.
+        ValueError: A label is out of the model's range.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(inputs[:1])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise BadModel(
+            f"the network cannot take images of shape {tuple(inputs.shape[1:])} (channels, height, width): {reason}"
+        ) from error
+    finally:
+        model.train(training)
+    check_classes(logits, target)

@@ -1,0 +1,119 @@
+"""The one form in which methods meet a network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rightreasons.core import BadModel, Classifier, Trace
+from rightreasons.core.hooks import captured, find_layer
+
+
+class AdaptedClassifier(nn.Module):
+    """A network with its preprocessing and the layer that is explained; made by :func:`adapt`.
+
+    Attributes:
+        network: The user's own network; its weights are saved and loaded under its own names.
+        layer: Name of the explained layer inside ``network``, or ``None`` where there is none to find.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        layer: str | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.layer = layer
+        self._standardizes = tuple(mean) != (0.0,) or tuple(std) != (1.0,)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """The logits."""
+        if self._standardizes:
+            inputs = (inputs - self.mean.to(inputs.dtype)) / self.std.to(inputs.dtype)
+        return _logits(self.network(inputs))
+
+    def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
+        """One pass on the graph, with the activations of these layers."""
+        leaf = inputs if inputs.requires_grad else inputs.detach().requires_grad_(True)
+        with captured(self.network, layers) as activations:
+            logits = self(leaf)
+        missing = [name for name in layers if name not in activations]
+        if missing:
+            raise BadModel(f"layer {missing[0]!r} does not run in a pass, so it has nothing to explain; choose another")
+        return Trace(leaf, logits, activations)
+
+    def explaining(self, layer: str) -> AdaptedClassifier:
+        """The same network and preprocessing with another layer explained."""
+        find_layer(self.network, layer)
+        twin = copy.copy(self)
+        twin.layer = layer
+        return twin
+
+    def extra_repr(self) -> str:
+        """Which layer is explained."""
+        return f"layer={self.layer!r}"
+
+
+def _logits(output: object) -> Tensor:
+    """The logits in what a network returns: a tensor, or an object with ``.logits`` (Hugging Face)."""
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise BadModel(
+            f"the network returns {type(output).__name__}, expected logits as a tensor or an object with `.logits`; "
+            "wrap it in a module that returns the logits"
+        )
+    if logits.ndim != 2:
+        raise BadModel(f"expected logits of shape (B, classes), got {tuple(logits.shape)}")
+    return logits
+
+
+class Recorded:
+    """A classifier that has already run: the recorded pass is handed out again for the very same input tensor.
+
+    An explanation loss that asks for it shares its forward pass with the cross-entropy.
+    """
+
+    def __init__(self, model: Classifier, trace: Trace) -> None:
+        self._model = model
+        self._trace = trace
+        self.layer = model.layer
+
+    @property
+    def network(self) -> nn.Module:
+        """The user's own network inside."""
+        return self._model.network
+
+    @property
+    def logits(self) -> Float[Tensor, "batch classes"]:
+        """The logits of the recorded pass."""
+        return self._trace.logits
+
+    def __call__(self, inputs: Tensor) -> Float[Tensor, "batch classes"]:
+        """The logits: recorded ones for the recorded inputs, else of a new pass."""
+        return self._trace.logits if inputs is self._trace.inputs else self._model(inputs)
+
+    def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
+        """The recorded pass where it holds what is asked for, else a new one."""
+        if inputs is self._trace.inputs and all(name in self._trace.activations for name in layers):
+            return self._trace
+        return self._model.trace(inputs, layers)
+
+
+def record(model: Classifier, inputs: Tensor, layers: Sequence[str] = ()) -> Recorded:
+    """Run the model once on ``inputs`` (which must require a gradient) and keep the pass."""
+    if not inputs.requires_grad:
+        raise ValueError("expected inputs that require a gradient, got a tensor off the graph")
+    return Recorded(model, model.trace(inputs, layers))

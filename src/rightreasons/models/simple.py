@@ -1,0 +1,130 @@
+"""The small networks of the published protocols."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rightreasons.core import BadModel
+
+
+class MLP(nn.Sequential):
+    """A fully connected ReLU network.
+
+    With ``hidden=(50, 30)`` and ``initial_sd=0.1`` it is the network of Ross et al. 2017, section 4 (784-50-30-10).
+
+    Args:
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+        hidden: Widths of the hidden layers.
+        initial_sd: Standard deviation of normal initial weights and biases; ``None`` keeps torch's own.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        *,
+        hidden: Sequence[int] = (50, 30),
+        initial_sd: float | None = None,
+    ) -> None:
+        widths = [math.prod(shape), *hidden, classes]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        super().__init__(*layers[:-1])
+        if initial_sd is not None:
+            for parameter in self.parameters():
+                nn.init.normal_(parameter, std=initial_sd)
+
+
+class LeNet(nn.Module):
+    """Two convolutions with max-pooling, two dense layers.
+
+    The defaults are the network of the CDEP protocol (Rieger et al. 2020): 20 and 50 filters of 5x5, dense 800-256-10.
+
+    Args:
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+        filters: Filters of the two convolutions.
+        kernel: Their size in pixels; for images under 16 pixels take 3 with ``padding=1``.
+        padding: Zeros around the image at each convolution.
+        hidden: Width of the dense layer.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        *,
+        filters: tuple[int, int] = (20, 50),
+        kernel: int = 5,
+        padding: int = 0,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        rows, columns = (
+            _after(after_one, kernel, padding)
+            for after_one in (_after(height, kernel, padding), _after(width, kernel, padding))
+        )
+        self.conv1 = nn.Conv2d(channels, filters[0], kernel, padding=padding)
+        self.conv2 = nn.Conv2d(filters[0], filters[1], kernel, padding=padding)
+        self.pool = nn.MaxPool2d(2)
+        self.relu = nn.ReLU()
+        self.fc1 = nn.Linear(filters[1] * rows * columns, hidden)
+        self.fc2 = nn.Linear(hidden, classes)
+
+    def forward(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """The logits."""
+        # Pooling before ReLU gives the same numbers as after it, on a quarter of the elements.
+        maps = self.relu(self.pool(self.conv1(inputs)))
+        maps = self.relu(self.pool(self.conv2(maps)))
+        return self.fc2(self.relu(self.fc1(maps.flatten(1))))  # type: ignore[no-any-return]
+
+
+def _after(size: int, kernel: int, padding: int) -> int:
+    """Side of the map after a convolution and a 2x2 pooling."""
+    side = (size + 2 * padding - kernel + 1) // 2
+    if side < 1:
+        raise BadModel(f"images of {size} pixels are too small for kernel {kernel} with padding {padding}")
+    return side
+
+
+class BaselineCNN(nn.Sequential):
+    """The 225,610-parameter baseline of the attention-and-counterfactuals paper, its section 6.2.4.
+
+    Conv 32 (3x3), pool, conv 64 (3x3), pool, dense 128, dropout 0.5, dense 10; He-normal convolutions, zero biases.
+    The count holds for 28x28 images of three channels. It returns logits; the paper's softmax belongs to the loss.
+
+    Args:
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+        dropout: Share of the dense layer that is dropped in training.
+    """
+
+    def __init__(self, shape: tuple[int, int, int] = (3, 28, 28), classes: int = 10, *, dropout: float = 0.5) -> None:
+        channels, height, width = shape
+        rows, columns = (_after(_after(side, 3, 0), 3, 0) for side in (height, width))
+        super().__init__(
+            nn.Conv2d(channels, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * rows * columns, 128),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(128, classes),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
