@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+COMMA := ,
 BIN := $(VENV)/bin
 # An OpenMP thread that spins while another process works slows small networks tenfold.
 export GOMP_SPINCOUNT ?= 0
@@ -48,6 +49,15 @@ check: $(VENV)/.ok  ## ruff, mypy --strict, and the contract of the floors
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+peers: $(VENV)/.peers  ## our maps beside those of captum and grad-cam
+	@$(BIN)/python -m pytest -m peers
+
+$(VENV)/.peers: $(VENV)/.ok
+	@$(call install,-e ".[dev$(COMMA)peers]")
+	@# grad-cam asks for torchvision, which cannot be imported beside a CPU build of torch.
+	@$(call install,--no-deps grad-cam)
+	@touch $@
 
 format: $(VENV)/.ok  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .

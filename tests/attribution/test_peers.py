@@ -1,0 +1,86 @@
+"""Our maps beside those of captum and grad-cam: the same to 1e-5 for the methods they have."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from rightreasons.attribution import GradCAM, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from rightreasons.models import LeNet, adapt
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture
+def lenet():
+    inputs = torch.rand(6, 1, 28, 28)
+    return LeNet().eval(), inputs, torch.arange(6)
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_captum_saliency_and_input_x_gradient(lenet):
+    attr = importlib.import_module("captum.attr")
+    net, inputs, target = lenet
+    with torch.no_grad():
+        close(Saliency()(adapt(net), inputs, target), attr.Saliency(net).attribute(inputs, target, abs=False))
+        close(InputXGradient()(adapt(net), inputs, target), attr.InputXGradient(net).attribute(inputs, target))
+
+
+def test_captum_integrated_gradients(lenet):
+    attr = importlib.import_module("captum.attr")
+    net, inputs, target = lenet
+    expected = attr.IntegratedGradients(net).attribute(inputs, target=target, n_steps=32, method="gausslegendre")
+    with torch.no_grad():
+        close(IntegratedGradients(steps=32)(adapt(net), inputs, target), expected.float())
+
+
+def test_captum_smooth_grad_in_the_mean(lenet):
+    """Noise differs from library to library: the two agree as two of our own seeds do."""
+    attr = importlib.import_module("captum.attr")
+    net, inputs, target = lenet
+    theirs = attr.NoiseTunnel(attr.Saliency(net)).attribute(
+        inputs, nt_type="smoothgrad", nt_samples=400, stdevs=0.15, target=target, abs=False
+    )
+    with torch.no_grad():
+        ours, other = (SmoothGrad(samples=400, noise=0.15, seed=s)(adapt(net), inputs, target) for s in (0, 1))
+    assert (ours - theirs).norm() < 1.5 * (ours - other).norm()
+
+
+def test_captum_grad_cam(lenet):
+    attr = importlib.import_module("captum.attr")
+    net, inputs, target = lenet
+    theirs = attr.LayerGradCam(net, net.conv2).attribute(inputs, target, relu_attributions=True)
+    theirs = attr.LayerAttribution.interpolate(theirs, (28, 28), "bilinear")
+    with torch.no_grad():
+        close(GradCAM()(adapt(net), inputs, target), theirs.detach())
+
+
+def test_grad_cam_package(lenet, monkeypatch):
+    """It scales each map to [0, 1] with a small constant below, so ours is scaled likewise first."""
+    stand_in_for_torchvision(monkeypatch)
+    peer = importlib.import_module("pytorch_grad_cam")
+    targets = importlib.import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+    net, inputs, target = lenet
+    # It adds 1e-7 below each maximum; with large maps that constant does not show.
+    net.fc2.weight.data *= 1e6
+    with peer.GradCAM(model=net, target_layers=[net.conv2]) as cam:
+        theirs = torch.from_numpy(cam(input_tensor=inputs, targets=[targets(int(t)) for t in target]))
+    with torch.no_grad():
+        ours = GradCAM()(adapt(net), inputs, target)
+    # It normalizes before it resizes and again after; both are affine in a map that is zero somewhere.
+    ours = ours - ours.amin((1, 2, 3), keepdim=True)
+    ours = ours / ours.amax((1, 2, 3), keepdim=True).clamp(min=1e-30)  # a map may be zero everywhere
+    close(ours[:, 0], theirs)
+
+
+def stand_in_for_torchvision(monkeypatch):
+    """grad-cam imports transforms that its maps do not need; torchvision cannot be imported beside a CPU torch."""
+    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
