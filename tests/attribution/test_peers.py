@@ -9,8 +9,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from rightreasons.attribution import GradCAM, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
-from rightreasons.models import LeNet, adapt
+from rightreasons.attribution import GradCAM, GradCAMPlusPlus, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from rightreasons.models import BaselineCNN, LeNet, adapt
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default")]
 
@@ -62,18 +62,19 @@ def test_captum_grad_cam(lenet):
         close(GradCAM()(adapt(net), inputs, target), theirs.detach())
 
 
-def test_grad_cam_package(lenet, monkeypatch):
-    """It scales each map to [0, 1] with a small constant below, so ours is scaled likewise first."""
+@pytest.mark.parametrize("method", [GradCAM, GradCAMPlusPlus])
+def test_grad_cam_package(method, monkeypatch):
+    """It scales each map to [0, 1], so ours is scaled likewise first."""
     stand_in_for_torchvision(monkeypatch)
     peer = importlib.import_module("pytorch_grad_cam")
     targets = importlib.import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
-    net, inputs, target = lenet
-    # It adds 1e-7 below each maximum; with large maps that constant does not show.
-    net.fc2.weight.data *= 1e6
-    with peer.GradCAM(model=net, target_layers=[net.conv2]) as cam:
+    net, inputs, target = BaselineCNN().eval(), torch.rand(6, 3, 28, 28), torch.arange(6)
+    # It adds small constants below its quotients; with large gradients they do not show.
+    net[10].weight.data *= 1e4
+    with getattr(peer, method.__name__)(model=net, target_layers=[net[4]]) as cam:
         theirs = torch.from_numpy(cam(input_tensor=inputs, targets=[targets(int(t)) for t in target]))
     with torch.no_grad():
-        ours = GradCAM()(adapt(net), inputs, target)
+        ours = method("4")(adapt(net), inputs, target)
     # It normalizes before it resizes and again after; both are affine in a map that is zero somewhere.
     ours = ours - ours.amin((1, 2, 3), keepdim=True)
     ours = ours / ours.amax((1, 2, 3), keepdim=True).clamp(min=1e-30)  # a map may be zero everywhere

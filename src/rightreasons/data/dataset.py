@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Int
@@ -12,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rightreasons.core import Batch
+
+Split = Literal["train", "test"]
 
 
 class ImageDataset(ABC, Dataset[Batch]):
@@ -61,6 +65,38 @@ class ImageDataset(ABC, Dataset[Batch]):
             for value in (batch.inputs, batch.target, batch.relevant, batch.irrelevant, batch.annotated):
                 digest.update(b"none" if value is None else value.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+class Wrapper(ImageDataset):
+    """A data set that shows another one changed.
+
+    Attributes:
+        data: The data set inside.
+        change: What was done to it; ends the name.
+    """
+
+    def __init__(self, data: ImageDataset, change: str) -> None:
+        self.change = change
+        self._wrap(data)
+
+    def over(self, data: ImageDataset) -> Self:
+        """The same change over another data set of the same images."""
+        other = copy.copy(self)
+        other._wrap(data)
+        return other
+
+    def _wrap(self, data: ImageDataset) -> None:
+        self.data = data
+        self.name = f"{data.name} + {self.change}"
+        self.classes = data.classes
+        self.target = data.target
+        self.pixel_range = data.pixel_range
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """Random numbers of their own for each purpose, so that draws under one seed do not depend on each other."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def whole(batch: Batch) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -74,7 +74,9 @@ def _named_tensors(found: object, path: Path) -> dict[str, Tensor]:
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise BadModel(f"{path} holds no mapping from names to tensors; save it with torch.save(network.state_dict(), ...)")
+        raise BadModel(
+            f"{path} holds no mapping from names to tensors; save it with torch.save(network.state_dict(), ...)"
+        )
     return {str(name): value for name, value in found.items()}
 
 
@@ -109,14 +111,16 @@ def _some(names: list[str], most: int = 4) -> str:
 
 
 def packable(tensors: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors as safetensors takes them: on the CPU, contiguous, none sharing memory with another (tied weights)."""
+    """The tensors as safetensors takes them: on the CPU and contiguous; tied weights each get their own copy."""
     wrong = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
     if wrong:
         raise BadModel(f"only tensors can be saved as weights; {_some(wrong)} is none")
-    return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items() if isinstance(value, Tensor)}
+    return {
+        name: value.detach().cpu().clone().contiguous() for name, value in tensors.items() if isinstance(value, Tensor)
+    }
 
 
-def write_whole(path: Path, *contents: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Put a file in place whole or not at all: written beside, flushed to the disk, then renamed.
 
     Raises:
@@ -125,23 +129,18 @@ def write_whole(path: Path, *contents: bytes) -> None:
     beside = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(beside, contents)
-        beside.replace(path)
+        try:
+            _write(beside, content)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        raise NotWritten(
-            f"cannot write {path}: {error.strerror or error}; {_standing(path)}"
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+        left = "the file that stood there before is untouched" if path.exists() else "nothing was left there"
+        raise NotWritten(f"cannot write {path}: {error.strerror or error}; {left}") from error
 
 
-def _standing(path: Path) -> str:
-    return "the file that stood there before is untouched" if path.exists() else "nothing was left there"
-
-
-def _write(path: Path, contents: Iterable[bytes]) -> None:
+def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
-        for content in contents:
-            file.write(content)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
