@@ -1,0 +1,189 @@
+"""From a configuration to the things it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from rightreasons.attribution import ATTRIBUTIONS
+from rightreasons.core import Attribution, Batch, Catalogue, ExplanationLoss
+from rightreasons.data import (
+    DATASETS,
+    Annotated,
+    Augmentation,
+    ImageDataset,
+    ImageFolder,
+    Rescaled,
+    WithMasks,
+    augment,
+    decoy,
+    load,
+    split,
+)
+from rightreasons.data.dataset import Split, stream
+from rightreasons.experiments.config import DataConfig, ModelConfig, RunConfig, TermConfig, TrainingConfig
+from rightreasons.models import AdaptedClassifier, adapt, build
+from rightreasons.models.checkpoints import load_weights
+from rightreasons.supervision import LOSSES
+from rightreasons.training import FitSettings, Objective, Term
+
+T = TypeVar("T")
+FOLDER_TEST_SHARE = 0.2
+REFERENCES = 100
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a run.
+
+    Attributes:
+        train: To train on, with masks.
+        validation: Held out of the training images, decoys and all; ``None`` if no share was asked for.
+        test: Never trained on or selected by.
+    """
+
+    train: ImageDataset
+    validation: ImageDataset | None
+    test: ImageDataset
+
+
+def build_data(config: DataConfig, *, seed: int, folder: Path | None = None) -> Splits:
+    """The images.
+
+    Args:
+        config: Which.
+        seed: Of decoys, splits and annotations.
+        folder: Where the user's own copy of a named data set lies.
+    """
+    train, test = (_shown(part, config, name, seed=seed) for name, part in _sources(config, seed, folder).items())
+    validation = None
+    if config.validation:
+        train, validation = split(train, config.validation, seed)
+    if config.annotated < 1:
+        train = Annotated(train, share=config.annotated, seed=seed)
+    if config.masks != "true":
+        train = WithMasks(train, config.masks, seed=seed)
+    return Splits(train, validation, test)
+
+
+def _sources(config: DataConfig, seed: int, folder: Path | None) -> dict[Split, ImageDataset]:
+    if config.name in DATASETS:
+        return {"train": load(config.name, "train", folder=folder), "test": load(config.name, "test", folder=folder)}
+    if not Path(config.name).is_dir():
+        raise ValueError(f"no data set or image folder {config.name!r}. There are: {', '.join(DATASETS)}")
+    train = open_folder(config.name, config)
+    if config.test:
+        return {"train": train, "test": open_folder(config.test, config, classes=train.classes)}
+    rest, held_out = split(train, FOLDER_TEST_SHARE, seed)
+    return {"train": rest, "test": held_out}
+
+
+def open_folder(path: str, config: DataConfig, *, classes: tuple[str, ...] | None = None) -> ImageFolder:
+    """The image folder of that path."""
+    return ImageFolder(path, classes=classes, size=config.resize or None, channels=cast(Literal[1, 3], config.channels))
+
+
+def _shown(data: ImageDataset, config: DataConfig, part: Split, *, seed: int) -> ImageDataset:
+    """The images with their decoy, in the range that the model takes."""
+    if config.decoy:
+        data = decoy(
+            data,
+            config.decoy,
+            split=part,
+            # Training and test images must not share corners and greys.
+            seed=2 * seed + (part == "test"),
+            size=config.decoy_size,
+            foreground=config.foreground,
+        )
+    return data if config.pixels == data.pixel_range else Rescaled(data, *config.pixels)
+
+
+def build_model(config: ModelConfig, shape: tuple[int, int, int], classes: int, *, seed: int) -> AdaptedClassifier:
+    """The network, its initial weights drawn from the seed or read from the file, adapted to the data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build(config.name, shape, classes, settings=config.settings)
+    if config.weights:
+        load_weights(network, config.weights)
+    return adapt(network, config.layer or None, mean=config.mean, std=config.std)
+
+
+def build_objective(terms: Mapping[str, TermConfig], data: ImageDataset) -> Objective:
+    """Cross-entropy and the explanation losses."""
+    return Objective({name: Term(build_loss(term, data), term.weight) for name, term in terms.items()})
+
+
+def build_loss(config: TermConfig, data: ImageDataset) -> ExplanationLoss:
+    """An explanation loss; what its explainer or its noise must know of the data is filled in."""
+    settings = dict(config.settings)
+    class_ = LOSSES[config.loss]
+    known = {f.name for f in dataclasses.fields(class_)}  # type: ignore[arg-type]
+    if config.attribution:
+        if "attribution" not in known:
+            raise ValueError(f"loss {config.loss!r} takes no attribution, got {config.attribution!r}")
+        settings["attribution"] = build_attribution(config.attribution, data, config.attribution_settings)
+    if {"low", "high"} <= known:
+        settings = dict(zip(("low", "high"), data.pixel_range, strict=True)) | settings
+    return make(LOSSES, config.loss, settings)
+
+
+def build_attribution(name: str, data: ImageDataset, settings: Mapping[str, Any] | None = None) -> Attribution:
+    """An attribution; references and the baseline come from the data unless they are set."""
+    filled = dict(settings or {})
+    known = {f.name for f in dataclasses.fields(ATTRIBUTIONS[name])}  # type: ignore[arg-type]
+    if "references" in known and "references" not in filled:
+        filled["references"] = references(data)
+    if "baseline" in known and "baseline" not in filled:
+        filled["baseline"] = data.pixel_range[0]
+    return make(ATTRIBUTIONS, name, filled)
+
+
+def references(data: ImageDataset) -> Tensor:
+    """Some images of the data, evenly drawn, always the same."""
+    order = torch.randperm(len(data), generator=stream(0, "references"))
+    return data.batch(order[:REFERENCES]).inputs
+
+
+def make(catalogue: Catalogue[T], name: str, settings: Mapping[str, Any]) -> T:
+    """An instance of the class of that name.
+
+    Raises:
+        ValueError: No such name, or a setting that it does not have.
+    """
+    class_ = catalogue[name]
+    known = list(inspect.signature(class_).parameters)
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise ValueError(f"{catalogue.family} {name!r} has no setting {unknown[0]!r}. There are: {', '.join(known)}")
+    return class_(**settings)
+
+
+@dataclass(frozen=True)
+class _Move:
+    """An augmentation in the form that the loop calls."""
+
+    settings: Augmentation
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return augment(batch, self.settings, generator)
+
+
+def build_fit_settings(config: TrainingConfig, seed: int) -> FitSettings:
+    """How to train."""
+    values = dataclasses.asdict(config)
+    moves = values.pop("augmentation")
+    return FitSettings(**values, seed=seed, augmentation=_Move(Augmentation(**moves)) if moves else None)
+
+
+def build_run(config: RunConfig, *, folder: Path | None = None) -> tuple[Splits, AdaptedClassifier, Objective]:
+    """All three: images, model and objective."""
+    splits = build_data(config.data, seed=config.data_seed, folder=folder)
+    model = build_model(config.model, splits.train.shape, len(splits.train.classes), seed=config.seed)
+    return splits, model, build_objective(config.terms, splits.train)

@@ -1,0 +1,236 @@
+"""What a run is made of: TOML into frozen dataclasses, where an unknown name is an error that lists what exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+Masks = Literal["true", "zero", "random", "wrong"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and what is done to them.
+
+    Attributes:
+        name: A data set of ours, or the path of an image folder.
+        test: Path of the image folder to test on; without it a share of ``name`` is held out (image folders only).
+        decoy: Name of a decoy protocol; empty for none.
+        decoy_size: Side of its patch, where it is not the protocol's.
+        foreground: Pixels of the clean image above this value become ``relevant``.
+        pixels: Range that the pixel values are mapped to.
+        validation: Share of the training images held out, decoys and all.
+        annotated: Share of the training images that keep their masks.
+        masks: The true masks, or those of a control.
+        resize: Side that the images of a folder are resized to; 0 keeps their size, which must then be one.
+        channels: 1 or 3, of the images of a folder.
+        seed: Of decoys, splits and annotations; ``None`` takes the run's.
+    """
+
+    name: str = "mnist"
+    test: str = ""
+    decoy: str = ""
+    decoy_size: int | None = None
+    foreground: float | None = None
+    pixels: tuple[float, float] = (0.0, 1.0)
+    validation: float = 0.0
+    annotated: float = 1.0
+    masks: Masks = "true"
+    resize: int = 0
+    channels: int = 3
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network.
+
+    Attributes:
+        name: A model of ours, ``package.module:function`` or ``file.py:function``.
+        settings: Keyword arguments of it.
+        layer: The layer to explain; empty lets it be found.
+        weights: File of weights to start from; empty starts anew.
+        mean: Subtracted from each channel.
+        std: Each channel is divided by it.
+    """
+
+    name: str = "lenet"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    layer: str = ""
+    weights: str = ""
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the data.
+        batch_size: Images a step.
+        optimizer: ``adam``, ``adamw`` or ``sgd``.
+        lr: Learning rate.
+        weight_decay: L2.
+        momentum: For ``sgd``.
+        augmentation: Settings of ``rightreasons.data.Augmentation``; images and masks move together.
+    """
+
+    epochs: int = 3
+    batch_size: int = 256
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TermConfig:
+    """One explanation loss.
+
+    Attributes:
+        loss: Its name.
+        weight: What it is multiplied by.
+        attribution: Name of the explainer; empty takes the loss's own.
+        attribution_settings: Keyword arguments of the explainer.
+        settings: Further keyword arguments of the loss.
+    """
+
+    loss: str
+    weight: float = 1.0
+    attribution: str = ""
+    attribution_settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run's numbers.
+
+    Attributes:
+        seed: Of the initial weights, the order of the images and, unless they have their own, the decoys.
+        data: Which images.
+        model: Which network.
+        training: How to train.
+        terms: Explanation losses by the name under which they are logged.
+    """
+
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    terms: Mapping[str, TermConfig] = field(default_factory=dict)
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of decoys, splits and annotations."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+
+def parse_run(values: Mapping[str, Any]) -> RunConfig:
+    """A run from nested mappings, as TOML gives them.
+
+    Raises:
+        ValueError: A key is unknown or a value of the wrong kind.
+    """
+    parts = dict(values)
+    terms = parts.pop("terms", {})
+    sections = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    built: dict[str, Any] = {
+        name: _section(class_, parts.pop(name), name) for name, class_ in sections.items() if name in parts
+    }
+    built["terms"] = {name: _section(TermConfig, term, f"terms.{name}") for name, term in terms.items()}
+    return _section(RunConfig, {**parts, **built}, "the run")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file.
+
+    Raises:
+        ValueError: It does not exist or is no TOML; the message names file and line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"no configuration file {path}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML: {error}") from error
+
+
+def _section(class_: type[T], values: Any, where: str) -> T:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected a table for {where}, got {values!r}")
+    known = {f.name: f for f in dataclasses.fields(class_)}  # type: ignore[arg-type]
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r} in {where}. There are: {', '.join(known)}")
+    missing = [n for n, f in known.items() if n not in values and _required(f)]
+    if missing:
+        raise ValueError(f"missing key {missing[0]!r} in {where}")
+    return class_(**{key: _checked(value, str(known[key].type), f"{where}: {key}") for key, value in values.items()})
+
+
+def _required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _checked(value: Any, kind: str, where: str) -> Any:
+    """The value, lists as tuples; the annotation is a string such as ``int | None``."""
+    if kind.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(float(v) for v in value)
+    accepted: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "int | None": (int, type(None)),
+        "float | None": (int, float, type(None)),
+        "Masks": (str,),
+    }
+    if kind in accepted and (not isinstance(value, accepted[kind]) or isinstance(value, bool)):
+        raise ValueError(f"expected {kind} for {where}, got {value!r}")
+    return float(value) if kind.startswith("float") and value is not None else value
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, defaults and all."""
+    values: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Nested mappings as TOML text; keys without a value are left out, as TOML has no null."""
+    plain = {k: v for k, v in values.items() if not isinstance(v, Mapping) and v is not None}
+    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
+    parts = ["\n".join(lines)] if lines else []
+    for key, table in values.items():
+        if isinstance(table, Mapping) and table:
+            name = f"{prefix}{key}"
+            body = to_toml(table, f"{name}.")
+            own = any(not isinstance(v, Mapping) for v in table.values())
+            parts.append(f"[{name}]\n{body}" if own else body)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(v) for v in value)}]"
+    return repr(value)

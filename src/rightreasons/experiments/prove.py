@@ -1,0 +1,420 @@
+"""Whether a revision worked: two models on the same images, with intervals, controls and a second explainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rightreasons.attribution import IntegratedGradients, Saliency
+from rightreasons.core import Attribution, Metric
+from rightreasons.data import DecoyDataset, ImageDataset, Subset, Wrapper, swapped
+from rightreasons.data.dataset import stream
+from rightreasons.metrics import (
+    ArtifactRelevance,
+    DeadMap,
+    EnergyInMask,
+    Estimate,
+    IoU,
+    MaskF1,
+    MaskPrecision,
+    MaskRecall,
+    Mean,
+    PairedEstimate,
+    PointingGame,
+    Statistic,
+    WrongReasonShare,
+    bootstrap,
+    paired_bootstrap,
+    prediction_change,
+)
+from rightreasons.metrics.classification import Accuracy, MacroF1, WorstClass
+from rightreasons.models import AdaptedClassifier
+from rightreasons.training import Evaluation, device_of, evaluate, modes_kept
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure before and after.
+
+    Attributes:
+        name: The measure, with the explainer where it is about heatmaps.
+        explanation: What it means, in a sentence.
+        before: Of the model as it was.
+        after: Of the revised model.
+        difference: After minus before, with its own (paired) interval.
+        higher_is_better: Whether a larger value is the better one.
+        bound: The same measure of a model that never saw the shortcut.
+    """
+
+    name: str
+    explanation: str
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+    higher_is_better: bool
+    bound: Estimate | None = None
+
+    @property
+    def judgement(self) -> Literal["better", "worse", "no clear change", "not judged"]:
+        """What the interval of the difference says: no clear change if it holds zero."""
+        low, high = self.difference.low, self.difference.high
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return "not judged"
+        if low <= 0 <= high:
+            return "no clear change"
+        return "better" if (low > 0) == self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Control:
+    """A run that should fail for a known reason.
+
+    Attributes:
+        name: Which.
+        accuracy: What came out.
+        lead: Accuracy of the revised model minus this one's, paired.
+        passed: Whether the revised model is clearly ahead, the interval of the lead above zero.
+    """
+
+    name: str
+    accuracy: Estimate
+    lead: Estimate
+    passed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one model says about one image, and why.
+
+    Attributes:
+        prediction: Number of the class.
+        confidence: Its probability.
+        heatmaps: Raw maps (H, W) by explainer, of the predicted class.
+    """
+
+    prediction: int
+    confidence: float
+    heatmaps: Mapping[str, Float[Tensor, "height width"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An image with its truth and the views of both models.
+
+    Attributes:
+        index: Position in the data set.
+        image: (C, H, W) in [0, 1].
+        truth: Number of the class.
+        irrelevant: (H, W), or ``None``.
+        before: The model as it was.
+        after: The revised model.
+    """
+
+    index: int
+    image: Float[Tensor, "channels height width"]
+    truth: int
+    irrelevant: Float[Tensor, "height width"] | None
+    before: View
+    after: View
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """The result of :func:`prove`.
+
+    Attributes:
+        data: Name of the test data.
+        classes: Names of the classes.
+        images: Number of test images.
+        explained: How many of them were explained.
+        explainers: Signed or not, by name, in order; the first is the one that was trained through, if any was.
+        comparisons: The measures, accuracy first.
+        controls: Runs that should fail.
+        examples: Images drawn at random, the same for both models.
+    """
+
+    data: str
+    classes: tuple[str, ...]
+    images: int
+    explained: int
+    explainers: Mapping[str, bool]
+    comparisons: tuple[Comparison, ...]
+    controls: tuple[Control, ...] = ()
+    examples: tuple[Example, ...] = ()
+
+    def __getitem__(self, name: str) -> Comparison:
+        """The comparison of that name."""
+        for comparison in self.comparisons:
+            if comparison.name == name:
+                return comparison
+        raise KeyError(f"no comparison {name!r}. There are: {', '.join(c.name for c in self.comparisons)}")
+
+
+def default_explainers() -> dict[str, Attribution]:
+    """The explainer that RRR trains through, and one that no loss of ours trains through by default."""
+    return {
+        "Saliency": Saliency("sum_log_probabilities"),
+        "Integrated gradients": IntegratedGradients(score="log_probability"),
+    }
+
+
+@dataclass(frozen=True)
+class ProofSettings:
+    """How much is looked at.
+
+    Attributes:
+        explainers: Attributions by the name to show; the first is the one that was trained through.
+        explained: How many test images are explained, drawn at random.
+        examples: How many of these are shown.
+        resamples: Of the bootstrap.
+        seed: Of the draws.
+    """
+
+    explainers: Mapping[str, Attribution] = field(default_factory=default_explainers)
+    explained: int = 1000
+    examples: int = 8
+    resamples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A model that never saw the shortcut, and the data it is measured on.
+
+    Attributes:
+        model: Trained without the shortcut.
+        data: The test images without it.
+    """
+
+    model: AdaptedClassifier
+    data: ImageDataset
+
+
+def prove(
+    before: AdaptedClassifier,
+    after: AdaptedClassifier,
+    data: ImageDataset,
+    settings: ProofSettings | None = None,
+    *,
+    bound: Bound | None = None,
+    controls: Mapping[str, AdaptedClassifier] | None = None,
+) -> Proof:
+    """Compare two models on data that neither was trained on.
+
+    Predictions are compared on all images; heatmaps, always of the class that the model predicts, on some drawn at
+    random. Every interval is a 95 % bootstrap interval over images, paired where models are compared. Where the data
+    carry a decoy, the images are shown again with only the decoy changed to see how many predictions follow it.
+
+    Args:
+        before: The model as it was.
+        after: The revised model.
+        data: Test images; with masks, the measures of place are taken too.
+        settings: How much is looked at.
+        bound: A model that never saw the shortcut.
+        controls: Models revised with masks that should not help, by name.
+
+    Raises:
+        ValueError: There are no images, or the models do not fit them.
+    """
+    settings = settings or ProofSettings()
+    found = evaluate(before, data), evaluate(after, data)
+    clean = evaluate(bound.model, bound.data) if bound else None
+    comparisons = _predictions(*found, clean, len(data.classes), settings) + _swaps(
+        before, after, data, found, settings
+    )
+    some = _drawn(data, settings)
+    maps = [_explained(model, some, settings.explainers) for model in (before, after)]
+    comparisons += _places(before, after, some, maps, settings)
+    return Proof(
+        data=data.name,
+        classes=tuple(data.classes),
+        images=len(data),
+        explained=len(some),
+        explainers={name: a.signed for name, a in settings.explainers.items()},
+        comparisons=tuple(comparisons),
+        controls=tuple(_control(n, m, found[1], data, settings) for n, m in (controls or {}).items()),
+        examples=_examples(some, found, maps, settings),
+    )
+
+
+def _predictions(
+    before: Evaluation, after: Evaluation, clean: Evaluation | None, classes: int, settings: ProofSettings
+) -> list[Comparison]:
+    measures: list[tuple[str, str, Statistic]] = [
+        ("Accuracy", "Share of test images classified correctly.", Accuracy()),
+        ("Worst class", "Accuracy on the class that fares worst.", WorstClass(classes)),
+        ("Macro F1", "Mean over classes of the harmonic mean of precision and recall.", MacroF1(classes)),
+    ]
+    return [
+        Comparison(
+            name,
+            told,
+            *_paired(_pair(before), _pair(after), statistic, settings),
+            higher_is_better=True,
+            bound=bootstrap(_pair(clean), statistic=statistic, resamples=settings.resamples) if clean else None,
+        )
+        for name, told, statistic in measures
+    ]
+
+
+def _pair(found: Evaluation) -> tuple[Tensor, Tensor]:
+    return found.predictions, found.target
+
+
+def _paired(
+    before: Tensor | Sequence[Tensor],
+    after: Tensor | Sequence[Tensor],
+    statistic: Statistic,
+    settings: ProofSettings,
+) -> PairedEstimate:
+    return paired_bootstrap(before, after, statistic=statistic, resamples=settings.resamples, seed=settings.seed)
+
+
+def has_decoy(data: ImageDataset) -> bool:
+    """Whether there is a decoy in it that can be swapped."""
+    while isinstance(data, Wrapper):
+        if isinstance(data, DecoyDataset):
+            return True
+        data = data.data
+    return False
+
+
+def _swaps(
+    before: AdaptedClassifier,
+    after: AdaptedClassifier,
+    data: ImageDataset,
+    found: tuple[Evaluation, Evaluation],
+    settings: ProofSettings,
+) -> list[Comparison]:
+    if not has_decoy(data):
+        return []
+    other = swapped(data, settings.seed)
+    first, second = (
+        prediction_change(own.predictions, evaluate(model, other).predictions)
+        for model, own in zip((before, after), found, strict=True)
+    )
+    told = "Share of predictions that change when only the decoy is swapped for another class's."
+    return [Comparison("Decoy swap", told, *_paired(first, second, Mean(), settings), higher_is_better=False)]
+
+
+def _drawn(data: ImageDataset, settings: ProofSettings) -> Subset:
+    order = torch.randperm(len(data), generator=stream(settings.seed, "explained"))
+    return Subset(data, order[: settings.explained], change="drawn at random")
+
+
+def _explained(
+    model: AdaptedClassifier, data: ImageDataset, explainers: Mapping[str, Attribution]
+) -> dict[str, Float[Tensor, "images 1 height width"]]:
+    """Maps of the predicted class, on the CPU."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in explainers}
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        for rows in torch.arange(len(data)).split(CHUNK):  # type: ignore[no-untyped-call]
+            inputs = data.batch(rows).inputs.to(device_of(model))
+            predicted = model(inputs).argmax(dim=1)
+            for name, explain in explainers.items():
+                parts[name].append(explain(model, inputs, predicted).float().cpu())
+    return {name: torch.cat(maps) for name, maps in parts.items()}
+
+
+PLACES: tuple[tuple[str, str, Metric], ...] = (
+    (
+        "Artifact relevance",
+        "Share of the heatmap's absolute values that lie inside the irrelevant pixels.",
+        ArtifactRelevance(),
+    ),
+    ("Wrong-reason share", "Share of the irrelevant pixels that the binarized heatmap marks.", WrongReasonShare()),
+    ("Energy in mask", "Share of the heatmap's positive values that lie inside the relevant pixels.", EnergyInMask()),
+    ("Pointing game", "Share of heatmaps whose maximum lies inside the relevant pixels.", PointingGame()),
+    ("IoU", "Intersection over union of the binarized heatmap and the relevant pixels.", IoU()),
+    ("Mask precision", "Share of the binarized heatmap that is relevant.", MaskPrecision()),
+    ("Mask recall", "Share of the relevant pixels that the binarized heatmap marks.", MaskRecall()),
+    ("Mask F1", "Harmonic mean of mask precision and recall.", MaskF1()),
+    ("Empty heatmaps", "Share of heatmaps that are flat, which other measures must leave out.", DeadMap()),
+)
+
+
+def _places(
+    before: AdaptedClassifier,
+    after: AdaptedClassifier,
+    data: ImageDataset,
+    maps: Sequence[Mapping[str, Tensor]],
+    settings: ProofSettings,
+) -> list[Comparison]:
+    """The measures of place that the masks allow, for every explainer."""
+    batch = data.batch(torch.arange(len(data)))
+    if batch.relevant is None and batch.irrelevant is None:
+        return []
+    rows = []
+    for name, told, metric in PLACES:
+        for explainer in settings.explainers:
+            first, second = (metric(m, batch, own[explainer]) for m, own in zip((before, after), maps, strict=True))
+            if torch.isfinite(first + second).any():
+                figures = _paired(first, second, Mean(), settings)
+                rows.append(
+                    Comparison(f"{name} ({explainer})", told, *figures, higher_is_better=metric.higher_is_better)
+                )
+    return rows
+
+
+def _control(
+    name: str, model: AdaptedClassifier, after: Evaluation, data: ImageDataset, settings: ProofSettings
+) -> Control:
+    accuracy, _, lead = _paired(_pair(evaluate(model, data)), _pair(after), Accuracy(), settings)
+    return Control(name, accuracy, lead, passed=lead.low > 0)
+
+
+def _examples(
+    data: Subset, found: Sequence[Evaluation], maps: Sequence[Mapping[str, Tensor]], settings: ProofSettings
+) -> tuple[Example, ...]:
+    shown = data.batch(torch.arange(min(settings.examples, len(data))))
+    low, high = data.pixel_range
+    images = ((shown.inputs - low) / (high - low)).clamp(0, 1)
+    positions = data.index.tolist()
+    return tuple(
+        Example(
+            index=positions[i],
+            image=images[i],
+            truth=int(shown.target[i]),
+            irrelevant=None if shown.irrelevant is None else shown.irrelevant[i, 0],
+            before=_view(found[0], positions[i], i, maps[0]),
+            after=_view(found[1], positions[i], i, maps[1]),
+        )
+        for i in range(len(shown))
+    )
+
+
+def _view(found: Evaluation, position: int, row: int, maps: Mapping[str, Tensor]) -> View:
+    probabilities = found.logits[position].softmax(dim=0)
+    best = int(probabilities.argmax())
+    return View(best, float(probabilities[best]), {name: values[row, 0] for name, values in maps.items()})
+
+
+def figures(proof: Proof) -> dict[str, Any]:
+    """The numbers of a proof as plain values, for a record."""
+
+    def plain(e: Estimate | None) -> list[float] | None:
+        return None if e is None else [e.value, e.low, e.high, e.count]
+
+    comparisons = {
+        c.name: {
+            "before": plain(c.before),
+            "after": plain(c.after),
+            "difference": plain(c.difference),
+            "bound": plain(c.bound),
+            "judgement": c.judgement,
+        }
+        for c in proof.comparisons
+    }
+    controls = {
+        c.name: {"accuracy": plain(c.accuracy), "lead": plain(c.lead), "passed": c.passed} for c in proof.controls
+    }
+    return {"comparisons": comparisons, "controls": controls}
