@@ -1,0 +1,92 @@
+"""Losses that pull a class activation map towards what a person drew.
+
+A map that its ReLU has made all zero has no gradient, so no such loss can revive it: too large a weight or learning
+rate may end there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rightreasons.attribution import GradCAM
+from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss
+from rightreasons.core.protocols import require_differentiable
+from rightreasons.supervision.annotation import (
+    annotated_only,
+    comparable,
+    connected_zero,
+    mask_of,
+    masks_of,
+    mean_where,
+    nothing_annotated,
+)
+
+
+@dataclass(frozen=True)
+class GRADIA(ExplanationLoss):
+    """The absolute difference between the map and the relevant pixels: mean |M - F|.
+
+    M is the heatmap divided by its own largest absolute value, F = ``relevant``; every pixel outside F counts as
+    irrelevant, and ``irrelevant`` is not used. The comparison is made at the resolution of the inputs, where masks are
+    drawn; a coarse class activation map has been enlarged to it. The mean over pixels stands for the paper's L1 norm.
+
+    Source: Gao et al. 2022, arXiv:2202.02838, as told in Gao et al. 2022 (RES), section 4.1.
+
+    Args:
+        attribution: What makes the map.
+    """
+
+    attribution: Attribution = field(default_factory=GradCAM)
+
+    def __post_init__(self) -> None:
+        require_differentiable(self.attribution, type(self).__name__)
+
+    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
+        """The mean over annotated images."""
+        if nothing_annotated(batch):
+            return connected_zero(logits)
+        relevant = mask_of(batch, "relevant", type(self).__name__)
+        heatmap = self.attribution(model, batch.inputs, batch.target)
+        relevant, heatmap = annotated_only(batch, relevant, heatmap)
+        return (comparable(heatmap) - relevant).abs().mean()
+
+
+@dataclass(frozen=True)
+class HAICS(ExplanationLoss):
+    """The binary cross-entropy between the map and the annotation, on annotated pixels only.
+
+    -(F log M + (1 - F) log(1 - M)), averaged over the pixels of an image whose ``relevant`` F and ``irrelevant`` C
+    differ: an unmarked pixel does not count, and neither does one marked as both. M is the heatmap divided by its
+    own largest absolute value; negative evidence counts as 0. The comparison is made at the resolution of the inputs.
+
+    Source: Shen et al. 2021 (CHI extended abstracts), as told in Gao et al. 2022 (RES), section 4.1.
+
+    Args:
+        attribution: What makes the map.
+        eps: The logarithms are taken of (1 - eps) M + eps and of 1 - (1 - eps) M. Unlike clamping, this keeps the
+            gradient of a map that is exactly 0 on a relevant pixel.
+    """
+
+    attribution: Attribution = field(default_factory=GradCAM)
+    # The largest pixel of a map is 1 whatever the weights, so its gradient is zero but for rounding, which the
+    # logarithm of 1 - M magnifies by 1 / eps.
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_differentiable(self.attribution, type(self).__name__)
+        if not 0 < self.eps < 0.5:
+            raise ValueError(f"expected eps between 0 and 0.5, got {self.eps}")
+
+    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
+        """The mean over annotated images."""
+        if nothing_annotated(batch):
+            return connected_zero(logits)
+        relevant, irrelevant = masks_of(batch, type(self).__name__)
+        heatmap = self.attribution(model, batch.inputs, batch.target)
+        relevant, irrelevant, heatmap = annotated_only(batch, relevant, irrelevant, heatmap)
+        shrunk = (1 - self.eps) * comparable(heatmap).clamp(0, 1)
+        entropy = -(relevant * (shrunk + self.eps).log() + (1 - relevant) * (1 - shrunk).log())
+        return mean_where(entropy, relevant != irrelevant).mean()

@@ -1,0 +1,95 @@
+"""More images instead of a term on the explanation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rightreasons.core import Batch, Classifier, ExplanationLoss
+from rightreasons.supervision.annotation import connected_zero, mask_of, nothing_annotated
+
+Noise = Literal["uniform", "swapped"]
+
+
+@dataclass(frozen=True)
+class Counterexamples(ExplanationLoss):
+    """The cross-entropy on copies of the annotated images whose irrelevant pixels say nothing.
+
+    Each copy keeps its label and every pixel outside ``irrelevant``. The copies run through the model as training
+    images do: in training mode they move the running statistics of its normalization. With weight 1 they count as
+    much as the batch itself; the paper adds them to the data set, which is the same up to the scale of the total.
+
+    Source: Teso & Kersting 2019 (AIES), "Explanatory interactive machine learning", their counterexamples.
+
+    Args:
+        copies: Copies of each image in a step.
+        noise: What irrelevant pixels become: random values ("uniform"), or the pixels at the same place of another
+            image of the batch, drawn at random ("swapped"; a batch of one image has no other and is left as it is).
+        share: The part of the annotated images that is copied in a step; the cost goes with copies * share.
+        low: Smallest random value.
+        high: Largest random value; the range should be that of the pixels.
+        seed: Of the copies; ``None`` draws from torch's global generator. With a seed the copies of a batch follow
+            from it and ``batch.index`` alone, so that the same batch always gets the same copies.
+    """
+
+    copies: int = 1
+    noise: Noise = "uniform"
+    share: float = 1.0
+    low: float = 0.0
+    high: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.copies < 1:
+            raise ValueError(f"expected copies of at least 1, got {self.copies}")
+        if self.noise not in get_args(Noise):
+            raise ValueError(f"expected noise to be one of {', '.join(get_args(Noise))}, got {self.noise!r}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"expected share above 0 and at most 1, got {self.share}")
+        if not self.low < self.high:
+            raise ValueError(f"expected low below high, got {self.low} and {self.high}")
+
+    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
+        """The mean over the copies."""
+        if nothing_annotated(batch):
+            return connected_zero(logits)
+        inputs, target = self.copied(batch)
+        return F.cross_entropy(model(inputs), target)
+
+    def copied(self, batch: Batch) -> tuple[Float[Tensor, "copies channels height width"], Int[Tensor, " copies"]]:
+        """The copies of a batch and their labels.
+
+        Raises:
+            MissingAnnotation: The batch carries no ``irrelevant`` masks.
+        """
+        mask = mask_of(batch, "irrelevant", type(self).__name__)
+        generator = self._generator(batch)
+        rows = self._chosen(batch, generator).repeat(self.copies)
+        inputs, mask = batch.inputs.detach(), mask[rows]
+        if self.noise == "swapped":
+            steps = torch.randint(1, max(len(inputs), 2), rows.shape, generator=generator, device=inputs.device)
+            values = inputs[(rows + steps) % len(inputs)]
+        else:
+            shape = (len(rows), *inputs.shape[1:])
+            values = torch.rand(shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
+            values = self.low + (self.high - self.low) * values
+        return inputs[rows] * (1 - mask) + values * mask, batch.target[rows]
+
+    def _chosen(self, batch: Batch, generator: torch.Generator | None) -> Int[Tensor, " rows"]:
+        rows = batch.annotated_rows().nonzero()[:, 0]
+        count = max(1, round(self.share * len(rows)))
+        if count == len(rows):
+            return rows
+        return rows[torch.randperm(len(rows), generator=generator, device=rows.device)[:count]]
+
+    def _generator(self, batch: Batch) -> torch.Generator | None:
+        if self.seed is None:
+            return None
+        index = () if batch.index is None else tuple(batch.index.tolist())
+        # Integers hash to the same number in every process.
+        return torch.Generator(batch.inputs.device).manual_seed(hash((self.seed, index)) % 2**63)
