@@ -3,7 +3,7 @@
 from rightreasons.data.arrays import ArrayDataset, Rescaled, Subset
 from rightreasons.data.controls import Annotated, WithMasks
 from rightreasons.data.dataset import ImageDataset, Split, Wrapper, whole
-from rightreasons.data.decoy import (
+from rightreasons.data.decoys import (
     DECOYS,
     ColorDecoy,
     ColorProtocol,

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -79,7 +79,7 @@ class Wrapper(ImageDataset):
         self.change = change
         self._wrap(data)
 
-    def over(self, data: ImageDataset) -> Self:
+    def over(self, data: ImageDataset) -> Wrapper:
         """The same change over another data set of the same images."""
         other = copy.copy(self)
         other._wrap(data)

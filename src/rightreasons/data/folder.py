@@ -1,0 +1,266 @@
+"""The user's own images: a folder with one sub-folder a class, and masks beside the images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from rightreasons.core import Batch, CorruptData, DataUnavailable
+from rightreasons.data.dataset import ImageDataset
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+MASKS = ("relevant", "irrelevant")
+ORIENTATION = 0x0112
+TURNED = range(5, 9)
+
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+LEVELS = 255
+
+
+class Entry(NamedTuple):
+    """One image with what belongs to it."""
+
+    image: Path
+    number: int
+    relevant: Path | None
+    irrelevant: Path | None
+
+    @property
+    def masks(self) -> tuple[Path | None, Path | None]:
+        """Both masks."""
+        return self.relevant, self.irrelevant
+
+
+class ImageFolder(ImageDataset):
+    """Images in folders, read when a batch asks for them.
+
+    The layout, where both mask folders and each mask in them are optional::
+
+        root/CLASS/STEM.png (or .jpg, ...)
+        root/CLASS/relevant/STEM.png
+        root/CLASS/irrelevant/STEM.png
+
+    An image with a mask of either kind counts as annotated. Images are shown upright by their EXIF orientation, and
+    masks are drawn on the upright image. A mask is read as grey, 0 ... 255 to [0, 1]; in a palette mask every color but
+    the first is 1, and so is the 1 of a mask that holds nothing but 0 and 1. Transparency is dropped. Of an animation
+    the first picture counts.
+
+    Args:
+        path: The root.
+        classes: Names of the classes in the order of the model's outputs; the sorted folder names by default.
+        size: Side, or height and width, that all images are resized to; without it all must be of one size.
+        channels: 1 for grey, 3 for color.
+
+    Raises:
+        DataUnavailable: There is no such folder.
+        CorruptData: The folder is empty, holds a class that is not in ``classes``, an image that cannot be read or is
+            of another size, or a mask without an image or of another size. One line that names the file.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        classes: Sequence[str] | None = None,
+        size: int | tuple[int, int] | None = None,
+        channels: Literal[1, 3] = 3,
+    ) -> None:
+        if channels not in (1, 3):
+            raise ValueError(f"expected 1 or 3 channels, got {channels}")
+        root = Path(path)
+        self.name = f"folder/{root.resolve().name}"
+        self.channels = channels
+        self.classes = _classes(root, classes)
+        self.entries = [
+            entry
+            for number, name in enumerate(self.classes)
+            if (root / name).is_dir()
+            for entry in _entries(root / name, number)
+        ]
+        self.resize = size is not None
+        self.size = _common_size(self.entries, size)
+        self.target = torch.tensor([entry.number for entry in self.entries])
+        self.annotated = torch.tensor([any(entry.masks) for entry in self.entries])
+
+    def batch(self, index: Int[Tensor, " batch"]) -> Batch:
+        """The images of these positions, read from their files.
+
+        Raises:
+            CorruptData: A file cannot be read or is no longer of the size it was.
+        """
+        entries = [self.entries[position] for position in index.tolist()]
+        return Batch(
+            inputs=torch.stack([self._tensor(_pixels(entry.image, self.channels), entry.image) for entry in entries]),
+            target=self.target[index],
+            relevant=self._masks(entries, "relevant"),
+            irrelevant=self._masks(entries, "irrelevant"),
+            annotated=self.annotated[index] if self.annotated.any() else None,
+            index=index,
+        )
+
+    def _masks(
+        self, entries: Sequence[Entry], kind: Literal["relevant", "irrelevant"]
+    ) -> Float[Tensor, "batch 1 height width"] | None:
+        if all(getattr(entry, kind) is None for entry in self.entries):
+            return None
+        nothing = torch.zeros(1, *self.size)
+        paths: list[Path | None] = [getattr(entry, kind) for entry in entries]
+        return torch.stack([nothing if path is None else self._tensor(_mask(path), path) for path in paths])
+
+    def _tensor(self, image: Image.Image, path: Path) -> Float[Tensor, "channels height width"]:
+        height, width = self.size
+        if image.size != (width, height):
+            if not self.resize:
+                raise CorruptData(f"{path} is {_measure(image.size)} now, expected {height}x{width} as before")
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(image, dtype=np.float32)).div_(LEVELS)
+        return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise DataUnavailable(f"expected a folder of images, found no folder {root}")
+    visible = [entry for entry in sorted(root.iterdir()) if not entry.name.startswith(".")]
+    found = [entry.name for entry in visible if entry.is_dir()]
+    if not found:
+        raise CorruptData(f"no classes in {root}: expected a sub-folder of images for each class")
+    for kind in MASKS:
+        if kind in found and kind not in (classes or ()):
+            raise CorruptData(f"{root / kind} is not a class: masks go into {root}/CLASS/{kind}")
+    if classes is None:
+        return tuple(found)
+    for name in found:
+        if name not in classes:
+            raise CorruptData(f"unknown class {name!r}: {root / name} is none of {', '.join(classes)}")
+    return tuple(classes)
+
+
+def _entries(folder: Path, number: int) -> list[Entry]:
+    """The images of one class with their masks, by name."""
+    images = _images(folder)
+    masks = {kind: _masks_of(folder, kind, images) for kind in MASKS}
+    return [Entry(path, number, *(masks[kind].get(stem) for kind in MASKS)) for stem, path in images.items()]
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    images: dict[str, Path] = {}
+    ignored = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or (path.is_dir() and path.name in MASKS):
+            continue
+        if path.is_dir():
+            raise CorruptData(f"unexpected folder {path}: beside the images only {' and '.join(MASKS)} may lie")
+        if path.suffix.lower() not in SUFFIXES:
+            ignored.append(path)
+        elif path.stem in images:
+            raise CorruptData(f"{path} and {images[path.stem]} have the same stem, so masks would fit both")
+        else:
+            images[path.stem] = path
+    if ignored:
+        log.warning("%d files in %s are no images and are left out, such as %s", len(ignored), folder, ignored[0].name)
+    if not images:
+        raise CorruptData(f"no images in {folder}: expected files such as IMAGE.png")
+    return images
+
+
+def _masks_of(folder: Path, kind: str, images: dict[str, Path]) -> dict[str, Path]:
+    masks = {}
+    for path in sorted((folder / kind).glob("*")):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() != ".png":
+            raise CorruptData(f"expected masks as PNG files, got {path}")
+        if path.stem not in images:
+            raise CorruptData(f"mask without image: {path} expects an image {folder / path.stem}.png (or .jpg, ...)")
+        masks[path.stem] = path
+    return masks
+
+
+def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of what a batch holds, once every header has been read."""
+    chosen = (size, size) if isinstance(size, int) else size
+    if chosen is not None and min(chosen) < 1:
+        raise ValueError(f"expected a size of at least one pixel, got {size}")
+    first: tuple[int, int] | None = None
+    for entry in entries:
+        stored, upright = _sizes(entry.image)
+        first = first or upright
+        if chosen is None and upright != first:
+            raise CorruptData(
+                f"{entry.image} is {_measure(upright)}, but {entries[0].image} is {_measure(first)}: "
+                "give size= to resize all"
+            )
+        for mask in filter(None, entry.masks):
+            _check_mask_size(mask, entry.image, stored, upright)
+    if first is None:
+        raise CorruptData("no images in any of the classes")
+    return chosen or (first[1], first[0])
+
+
+def _check_mask_size(mask: Path, image: Path, stored: tuple[int, int], upright: tuple[int, int]) -> None:
+    found = _sizes(mask)[1]
+    if found == upright:
+        return
+    hint = "; it fits the image as stored, but masks are drawn on the image turned upright" if found == stored else ""
+    raise CorruptData(f"mask {mask} is {_measure(found)}, but its image {image} is {_measure(upright)}{hint}")
+
+
+def _sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height as stored and as shown upright, from the header alone."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION) in TURNED
+            width, height = image.size
+    except UNREADABLE as error:
+        raise CorruptData(f"cannot read the image {path} ({_cause(error)})") from error
+    return (width, height), ((height, width) if turned else (width, height))
+
+
+def _upright(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except UNREADABLE as error:
+        raise CorruptData(f"cannot read the image {path} ({_cause(error)})") from error
+
+
+def _pixels(path: Path, channels: int) -> Image.Image:
+    """The upright image in 8 bits."""
+    image = _upright(path)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise CorruptData(f"{path} holds numbers of 32 bits: expected 8 or 16 bits a channel")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _mask(path: Path) -> Image.Image:
+    """The upright mask in grey, 255 for 1."""
+    image = _upright(path)
+    if image.mode == "P":
+        return Image.fromarray((np.asarray(image) > 0).astype(np.uint8) * LEVELS)
+    grey = np.asarray(image.convert("L"))
+    return Image.fromarray(grey * LEVELS if grey.max() == 1 else grey)
+
+
+def _measure(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]} (height x width)"
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image file"
+    return str(error) or type(error).__name__

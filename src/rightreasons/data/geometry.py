@@ -1,0 +1,111 @@
+"""Augmentations that move an image and its masks together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from rightreasons.core import Batch
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to an image; each is drawn evenly for each image.
+
+    Attributes:
+        shift: Most whole pixels along each axis.
+        rotation: Most degrees, either way.
+        scale: Most relative change of the size, either way: 0.1 means 0.9 to 1.1.
+        crop: Smallest share of the sides that is kept of the image; what is kept lies anywhere in it and is enlarged
+            to the full size.
+        flip: Left and right are exchanged half of the time.
+        fill: Value of pixels that come in from outside; in masks they are 0, so unknown.
+        masks: How masks are read between pixels: ``bilinear`` as the images, so that edges become shares, or
+            ``nearest``, so that a binary mask stays binary.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    shift: int = 0
+    rotation: float = 0.0
+    scale: float = 0.0
+    crop: float = 1.0
+    flip: bool = False
+    fill: float = 0.0
+    masks: Literal["bilinear", "nearest"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.shift < 0 or self.rotation < 0:
+            raise ValueError(f"expected shift and rotation >= 0, got {self.shift} and {self.rotation}")
+        if not 0 <= self.scale < 1:
+            raise ValueError(f"expected scale in [0, 1), got {self.scale}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"expected crop in (0, 1], got {self.crop}")
+        if self.masks not in ("bilinear", "nearest"):
+            raise ValueError(f"expected masks bilinear or nearest, got {self.masks!r}")
+
+
+def augment(batch: Batch, settings: Augmentation, generator: torch.Generator) -> Batch:
+    """The batch with every image moved in its own way, and its masks with it.
+
+    One affine map an image, applied by one resampling. All draws come from ``generator``, whatever the device of the
+    batch.
+    """
+    height, width = batch.inputs.shape[-2:]
+    theta = _affine(settings, len(batch), (height, width), generator).to(batch.inputs)
+    inputs = _sampled(batch.inputs - settings.fill, theta, "bilinear") + settings.fill
+    relevant, irrelevant = (
+        None if mask is None else _sampled(mask, theta, settings.masks).clamp(0, 1)
+        for mask in (batch.relevant, batch.irrelevant)
+    )
+    return replace(batch, inputs=inputs, relevant=relevant, irrelevant=irrelevant)
+
+
+def _affine(
+    settings: Augmentation, number: int, shape: tuple[int, int], generator: torch.Generator
+) -> Float[Tensor, "batch 2 3"]:
+    """Maps from places in the result to places in the image, in ``grid_sample``'s units (half a side is 1).
+
+    Turning and scaling are about the center and in pixels, so that an oblong image is not sheared.
+    """
+    half = torch.tensor([shape[1], shape[0]], dtype=torch.float64) / 2
+    angle = math.radians(settings.rotation) * _signed(number, generator)
+    kept = 1 - (1 - settings.crop) * _uniform(number, generator)
+    zoom = kept / (1 + settings.scale * _signed(number, generator))
+    mirror = torch.where((_uniform(number, generator) < 0.5) & settings.flip, -1.0, 1.0)
+    turn = torch.stack([angle.cos() * mirror, angle.sin(), -angle.sin() * mirror, angle.cos()], dim=1).view(-1, 2, 2)
+    linear = zoom.view(-1, 1, 1) * turn * half.view(1, 1, 2) / half.view(1, 2, 1)
+    places = 2 * settings.shift + 1
+    shift = (torch.stack([_uniform(number, generator) for _ in range(2)], dim=1) * places).floor() - settings.shift
+    window = (1 - kept).view(-1, 1) * torch.stack([_signed(number, generator) for _ in range(2)], dim=1)
+    return torch.cat([linear, (window - shift / half).unsqueeze(2)], dim=2)
+
+
+def _sampled(
+    images: Float[Tensor, "batch channels height width"],
+    theta: Float[Tensor, "batch 2 3"],
+    mode: Literal["bilinear", "nearest"],
+) -> Float[Tensor, "batch channels height width"]:
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    # Within the outermost half pixel an image is its border, not a blend with what lies outside.
+    height, width = images.shape[-2:]
+    center = 1 - 1 / torch.tensor([width, height]).to(grid)
+    grid = torch.where(grid.abs() <= 1, torch.minimum(torch.maximum(grid, -center), center), grid)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def _uniform(number: int, generator: torch.Generator) -> Float[Tensor, " batch"]:
+    """Evenly from [0, 1)."""
+    return torch.rand(number, generator=generator, dtype=torch.float64, device=generator.device).cpu()
+
+
+def _signed(number: int, generator: torch.Generator) -> Float[Tensor, " batch"]:
+    """Evenly from [-1, 1)."""
+    return 2 * _uniform(number, generator) - 1
