@@ -62,7 +62,7 @@ def build_data(config: DataConfig, *, seed: int, folder: Path | None = None) -> 
         seed: Of decoys, splits and annotations.
         folder: Where the user's own copy of a named data set lies.
     """
-    train, test = (_shown(part, config, name, seed=seed) for name, part in _sources(config, seed, folder).items())
+    train, test = (shown(part, config, name, seed=seed) for name, part in _sources(config, seed, folder).items())
     validation = None
     if config.validation:
         train, validation = split(train, config.validation, seed)
@@ -90,7 +90,7 @@ def open_folder(path: str, config: DataConfig, *, classes: tuple[str, ...] | Non
     return ImageFolder(path, classes=classes, size=config.resize or None, channels=cast(Literal[1, 3], config.channels))
 
 
-def _shown(data: ImageDataset, config: DataConfig, part: Split, *, seed: int) -> ImageDataset:
+def shown(data: ImageDataset, config: DataConfig, part: Split, *, seed: int) -> ImageDataset:
     """The images with their decoy, in the range that the model takes."""
     if config.decoy:
         data = decoy(
@@ -143,6 +143,11 @@ def build_attribution(name: str, data: ImageDataset, settings: Mapping[str, Any]
     if "baseline" in known and "baseline" not in filled:
         filled["baseline"] = data.pixel_range[0]
     return make(ATTRIBUTIONS, name, filled)
+
+
+def title_of(attribution: Attribution) -> str:
+    """Its name for a reader."""
+    return ATTRIBUTIONS.name_of(attribution).replace("_", " ").capitalize()
 
 
 def references(data: ImageDataset) -> Tensor:

@@ -15,6 +15,7 @@ from rightreasons.attribution import IntegratedGradients, Saliency
 from rightreasons.core import Attribution, Metric
 from rightreasons.data import DecoyDataset, ImageDataset, Subset, Wrapper, swapped
 from rightreasons.data.dataset import stream
+from rightreasons.experiments.explain import explain
 from rightreasons.metrics import (
     ArtifactRelevance,
     DeadMap,
@@ -34,10 +35,8 @@ from rightreasons.metrics import (
     prediction_change,
 )
 from rightreasons.metrics.classification import Accuracy, MacroF1, WorstClass
-from rightreasons.models import AdaptedClassifier
-from rightreasons.training import Evaluation, device_of, evaluate, modes_kept
-
-CHUNK = 256
+from rightreasons.models import AdaptedClassifier, check_fits
+from rightreasons.training import Evaluation, device_of, evaluate
 
 
 @dataclass(frozen=True)
@@ -225,13 +224,15 @@ def prove(
         ValueError: There are no images, or the models do not fit them.
     """
     settings = settings or ProofSettings()
+    for model in (before, after):
+        check_fits(model, data[0].inputs.to(device_of(model)), data.target)
     found = evaluate(before, data), evaluate(after, data)
     clean = evaluate(bound.model, bound.data) if bound else None
     comparisons = _predictions(*found, clean, len(data.classes), settings) + _swaps(
         before, after, data, found, settings
     )
     some = _drawn(data, settings)
-    maps = [_explained(model, some, settings.explainers) for model in (before, after)]
+    maps = [explain(model, some, settings.explainers).heatmaps for model in (before, after)]
     comparisons += _places(before, after, some, maps, settings)
     return Proof(
         data=data.name,
@@ -310,21 +311,6 @@ def _drawn(data: ImageDataset, settings: ProofSettings) -> Subset:
     return Subset(data, order[: settings.explained], change="drawn at random")
 
 
-def _explained(
-    model: AdaptedClassifier, data: ImageDataset, explainers: Mapping[str, Attribution]
-) -> dict[str, Float[Tensor, "images 1 height width"]]:
-    """Maps of the predicted class, on the CPU."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in explainers}
-    with modes_kept(model), torch.no_grad():
-        model.eval()
-        for rows in torch.arange(len(data)).split(CHUNK):  # type: ignore[no-untyped-call]
-            inputs = data.batch(rows).inputs.to(device_of(model))
-            predicted = model(inputs).argmax(dim=1)
-            for name, explain in explainers.items():
-                parts[name].append(explain(model, inputs, predicted).float().cpu())
-    return {name: torch.cat(maps) for name, maps in parts.items()}
-
-
 PLACES: tuple[tuple[str, str, Metric], ...] = (
     (
         "Artifact relevance",
@@ -359,6 +345,8 @@ def _places(
             first, second = (metric(m, batch, own[explainer]) for m, own in zip((before, after), maps, strict=True))
             if torch.isfinite(first + second).any():
                 figures = _paired(first, second, Mean(), settings)
+                if isinstance(metric, DeadMap) and figures.before.value == figures.after.value == 0:
+                    continue
                 rows.append(
                     Comparison(f"{name} ({explainer})", told, *figures, higher_is_better=metric.higher_is_better)
                 )

@@ -23,6 +23,21 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.toml"
 
 
+@dataclass(frozen=True)
+class Resources:
+    """Where a run is carried out; nothing here changes what is asked.
+
+    Attributes:
+        device: ``auto`` (what Accelerate finds), ``cpu`` or ``cuda``.
+        folder: Where the user's own copy of a named data set lies; nothing is fetched then.
+        progress: Show bars.
+    """
+
+    device: str = "auto"
+    folder: Path | None = None
+    progress: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished run.
@@ -39,15 +54,13 @@ class Run:
     config: RunConfig
     out: Path
 
+    @property
+    def weights(self) -> Path:
+        """The file of the trained weights."""
+        return self.out / WEIGHTS
 
-def train(
-    config: RunConfig,
-    out: str | Path,
-    *,
-    device: str = "auto",
-    folder: Path | None = None,
-    progress: bool = True,
-) -> Run:
+
+def train(config: RunConfig, out: str | Path, resources: Resources = Resources()) -> Run:
     """Train as the configuration says, or take up what ``out`` already holds of this very run.
 
     ``out`` gets ``config.toml``, ``checkpoint.safetensors`` after each epoch, and in the end ``model.safetensors`` and
@@ -56,9 +69,7 @@ def train(
     Args:
         config: What to run.
         out: Folder of the run.
-        device: ``auto`` (what Accelerate finds), ``cpu`` or ``cuda``.
-        folder: Where the user's own copy of a named data set lies.
-        progress: Show a bar.
+        resources: Where it runs; without an effect on what is asked.
 
     Raises:
         RightReasonsError, ValueError: See ``fit`` and the builders.
@@ -66,8 +77,8 @@ def train(
     out = Path(out)
     if (out / RECORD).exists() and Record.read(out / RECORD).key == key_of("train", as_dict(config)):
         return load_run(out)
-    accelerator = accelerator_for(device)
-    splits, model, objective = build_run(config, folder=folder)
+    accelerator = accelerator_for(resources.device)
+    splits, model, objective = build_run(config, folder=resources.folder)
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
@@ -80,7 +91,7 @@ def train(
         out=out,
         resume=True,
         accelerator=accelerator,
-        progress=progress,
+        progress=resources.progress,
     )
     model.eval()
     record = make_record(
@@ -139,3 +150,8 @@ def accelerator_for(device: str) -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for and torch sees no GPU here")
     return Accelerator(cpu=device == "cpu")
+
+
+def device_name(resources: Resources) -> str:
+    """The device by name."""
+    return str(accelerator_for(resources.device).device)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rightreasons.attribution import ATTRIBUTIONS, GradCAM
-from rightreasons.core import Attribution
+from rightreasons.attribution import GradCAM
+from rightreasons.core import Attribution, DataUnavailable
 from rightreasons.data import ImageDataset
-from rightreasons.experiments.build import build_attribution, build_data, build_objective
-from rightreasons.experiments.config import Masks, RunConfig, parse_run
-from rightreasons.experiments.prove import Bound, Proof, ProofSettings, prove
-from rightreasons.experiments.run import Run, train
+from rightreasons.experiments.build import build_attribution, build_data, build_objective, title_of
+from rightreasons.experiments.config import Masks, RunConfig, as_dict, parse_run
+from rightreasons.experiments.prove import Bound, Proof, ProofSettings, figures, prove
+from rightreasons.experiments.record import environment, make_record
+from rightreasons.experiments.run import Resources, Run, device_name, train
 from rightreasons.models import AdaptedClassifier
 
+BEFORE, AFTER, BOUND = "before", "after", "clean bound"
 CONTROLS: Mapping[str, Masks] = {"zero mask": "zero", "random mask": "random", "wrong mask": "wrong"}
+PROOF = "proof.json"
+STUDIES = ("decoy-rrr", "fashion-typology", "digits")
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,26 @@ class Study:
     published: tuple[Published, ...] = ()
     fallback: str = ""
 
-    def arms(self, *, controls: bool = False) -> dict[str, RunConfig]:
-        """The configurations by name: ``before``, ``after``, ``clean bound`` and, if asked for, the controls."""
-        plain = replace(self.run, terms={})
-        arms = {"before": plain, "after": self.run}
-        if self.run.data.decoy:
-            arms["clean bound"] = replace(plain, data=replace(plain.data, decoy=""))
-        if controls:
-            arms |= {n: replace(self.run, data=replace(self.run.data, masks=m)) for n, m in CONTROLS.items()}
-        return arms
-
     def with_seed(self, seed: int) -> Study:
         """The same with another seed."""
         return replace(self, run=replace(self.run, seed=seed))
 
 
-STUDIES = ("decoy-rrr", "fashion-typology", "digits")
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """A study that was run.
+
+    Attributes:
+        study: Which, with its seed.
+        runs: Its arms.
+        proof: What came out.
+        trained_through: Title of the explainer in the loss.
+    """
+
+    study: Study
+    runs: Mapping[str, Run]
+    proof: Proof
+    trained_through: str | None
 
 
 def read_study(name: str) -> Study:
@@ -90,69 +98,103 @@ def read_study(name: str) -> Study:
     return Study(name=name, run=parse_run(values.pop("run")), published=published, **values)
 
 
-@dataclass(frozen=True, eq=False)
-class StudyResult:
-    """A study that was run.
-
-    Attributes:
-        study: Which, with its seed.
-        runs: Its arms.
-        proof: What came out.
-        trained_through: Name of the explainer in the loss.
-    """
-
-    study: Study
-    runs: Mapping[str, Run]
-    proof: Proof
-    trained_through: str
+def plain_arm(revised: RunConfig) -> RunConfig:
+    """The same training without an explanation loss."""
+    return replace(revised, terms={})
 
 
-def run_study(
-    study: Study,
-    out: Path,
-    *,
-    controls: bool = False,
-    device: str = "auto",
-    folder: Path | None = None,
-    progress: bool = True,
-) -> StudyResult:
-    """Train what is not yet in ``out``, one folder an arm, and prove.
+def bound_arm(revised: RunConfig) -> RunConfig | None:
+    """The plain training on images without the decoy; ``None`` where there is none to leave out."""
+    if not revised.data.decoy:
+        return None
+    return replace(revised, terms={}, data=replace(revised.data, decoy="", masks="true", annotated=1.0))
+
+
+def control_arms(revised: RunConfig) -> dict[str, RunConfig]:
+    """The revised training with masks that should not help."""
+    return {name: replace(revised, data=replace(revised.data, masks=masks)) for name, masks in CONTROLS.items()}
+
+
+def run_study(study: Study, out: Path, *, controls: bool = False, resources: Resources) -> StudyResult:
+    """Train what is not yet in ``out``, one folder an arm, and prove; the numbers go to ``out/proof.json``.
 
     Raises:
         RightReasonsError: See ``train``; ``DataUnavailable`` where the data cannot be had.
     """
-    runs = {
-        name: train(config, out / name.replace(" ", "-"), device=device, folder=folder, progress=progress)
-        for name, config in study.arms(controls=controls).items()
-    }
-    test = build_data(study.run.data, seed=study.run.data_seed, folder=folder).test
-    explainers = explainers_of(study.run, test, runs["after"].model)
+    bound = bound_arm(study.run)
+    arms = {BEFORE: plain_arm(study.run), AFTER: study.run} | ({BOUND: bound} if bound else {})
+    arms |= control_arms(study.run) if controls else {}
+    runs = train_arms(arms, out, resources)
+    test = build_data(study.run.data, seed=study.run.data_seed, folder=resources.folder).test
+    explainers = explainers_of(study.run, test, runs[AFTER].model)
+    settings = ProofSettings(explainers=explainers, seed=study.run.seed)
+    proof = prove_runs(runs, test, settings, resources)
+    write_proof(proof, {"study": study.name, "run": as_dict(study.run)}, out, resources)
+    return StudyResult(study, runs, proof, through(study.run, explainers))
+
+
+def train_arms(arms: Mapping[str, RunConfig], out: Path, resources: Resources) -> dict[str, Run]:
+    """Each arm in a folder of its name."""
+    return {name: train(config, out / name.replace(" ", "-"), resources) for name, config in arms.items()}
+
+
+def prove_runs(runs: Mapping[str, Run], test: ImageDataset, settings: ProofSettings, resources: Resources) -> Proof:
+    """The proof over runs by the names of a study's arms."""
     bound = None
-    if "clean bound" in runs:
-        config = runs["clean bound"].config
-        bound = Bound(runs["clean bound"].model, build_data(config.data, seed=config.data_seed, folder=folder).test)
-    proof = prove(
-        runs["before"].model,
-        runs["after"].model,
-        test,
-        ProofSettings(explainers=explainers, seed=study.run.seed),
-        bound=bound,
-        controls={name: runs[name].model for name in CONTROLS if name in runs},
-    )
-    return StudyResult(study, runs, proof, next(iter(explainers)))
+    if BOUND in runs:
+        config = runs[BOUND].config
+        clean = build_data(config.data, seed=config.data_seed, folder=resources.folder).test
+        bound = Bound(runs[BOUND].model, clean)
+    controls = {name: runs[name].model for name in CONTROLS if name in runs}
+    return prove(runs[BEFORE].model, runs[AFTER].model, test, settings, bound=bound, controls=controls)
 
 
-def explainers_of(config: RunConfig, data: ImageDataset, model: AdaptedClassifier) -> dict[str, Attribution]:
+def write_proof(proof: Proof, config: Mapping[str, Any], out: Path, resources: Resources) -> None:
+    """The numbers of a proof as a record."""
+    record = make_record("prove", config, figures(proof), environment=environment(device_name(resources)))
+    record.write(out / PROOF)
+
+
+def explainers_of(config: RunConfig | None, data: ImageDataset, model: AdaptedClassifier) -> dict[str, Attribution]:
     """The explainer of the run's loss first, then those that it was not trained through."""
-    losses = [term.loss for term in build_objective(config.terms, data).terms.values()]
-    own = [loss.attribution for loss in losses if loss.attribution is not None][:1]
-    others = [build_attribution("integrated_gradients", data, {"score": "log_probability"})]
+    terms = build_objective(config.terms, data).terms.values() if config is not None else ()
+    own = [term.loss.attribution for term in terms if term.loss.attribution is not None][:1]
+    others = [
+        build_attribution("saliency", data, {"score": "sum_log_probabilities"}),
+        build_attribution("integrated_gradients", data, {"score": "log_probability"}),
+    ]
     if model.layer is not None:
         others.append(GradCAM())
     taken = {type(method) for method in own}
     return {title_of(method): method for method in [*own, *(m for m in others if type(m) not in taken)]}
 
 
-def title_of(attribution: Attribution) -> str:
-    """Its name for a reader."""
-    return ATTRIBUTIONS.name_of(attribution).replace("_", " ").capitalize()
+def through(config: RunConfig | None, explainers: Mapping[str, Attribution]) -> str | None:
+    """Title of the explainer that the run was trained through, if any."""
+    return next(iter(explainers)) if config is not None and config.terms else None
+
+
+def demonstrate(
+    name: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    controls: bool = False,
+    resources: Resources,
+    say: Callable[[str], None],
+) -> tuple[StudyResult, str]:
+    """Run a study, or its fallback where its data cannot be had, which is said aloud and on the page.
+
+    Returns:
+        The result, and what was said; empty if nothing had to be.
+    """
+    study = read_study(name).with_seed(seed)
+    try:
+        return run_study(study, out / study.name, controls=controls, resources=resources), ""
+    except DataUnavailable as error:
+        if not study.fallback:
+            raise
+        note = f"{error} So this is study {study.fallback!r}, on data that need no network, not {study.name!r}."
+    say(note)
+    study = read_study(study.fallback).with_seed(seed)
+    return run_study(study, out / study.name, controls=controls, resources=resources), note

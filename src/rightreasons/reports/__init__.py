@@ -13,6 +13,8 @@ from rightreasons.reports.page import (
     render,
     write,
 )
+from rightreasons.reports.proof import Story, comparison_page, proof_page, study_page, verdict
+from rightreasons.reports.sheets import data_sheet, reveal_sheet
 
 __all__ = [
     "Comparison",
@@ -24,8 +26,15 @@ __all__ = [
     "Panel",
     "Protocol",
     "Published",
+    "Story",
+    "comparison_page",
     "contact_sheet",
+    "data_sheet",
     "heatmap_png",
+    "proof_page",
     "render",
+    "reveal_sheet",
+    "study_page",
+    "verdict",
     "write",
 ]

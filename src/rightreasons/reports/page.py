@@ -18,6 +18,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
+from rightreasons.experiments import Comparison as Measured
 from rightreasons.reports import charts
 from rightreasons.reports.figures import (
     Array,
@@ -66,38 +67,14 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One measure before and after; its values are fractions if the unit is "%".
+class Comparison(Measured):
+    """One measure before and after, as the page shows it; its values are fractions if the unit is "%".
 
     Attributes:
-        name: The measure.
-        explanation: What it means, in a sentence.
-        before: Of the model as it was.
-        after: Of the revised model.
-        difference: After minus before, with its own (paired) interval.
-        higher_is_better: Whether a larger value is the better one.
         unit: "%" shows fractions as per cent and differences as points.
-        bound: The same measure of a model that never saw the shortcut.
     """
 
-    name: str
-    explanation: str
-    before: Estimate
-    after: Estimate
-    difference: Estimate
-    higher_is_better: bool
     unit: Unit = "%"
-    bound: Estimate | None = None
-
-    @property
-    def judgement(self) -> Literal["better", "worse", "no clear change", "not judged"]:
-        """What the interval of the difference says: no clear change if it holds zero, not judged if not defined."""
-        low, high = self.difference.low, self.difference.high
-        if not np.isfinite([low, high]).all():
-            return "not judged"
-        if low <= 0 <= high:
-            return "no clear change"
-        return "better" if (low > 0) == self.higher_is_better else "worse"
 
     @property
     def chart(self) -> Markup:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from rightreasons.experiments import Proof, Run, StudyResult, as_dict, to_toml
+from rightreasons.experiments import Compared, Proof, Run, StudyResult, as_dict, to_toml
 from rightreasons.experiments.prove import Control, View
 from rightreasons.experiments.prove import Example as ProofExample
 from rightreasons.metrics import Estimate
@@ -58,6 +58,20 @@ def study_page(result: StudyResult, *, rerun: tuple[str, ...], notes: tuple[str,
     return proof_page(result.proof, result.runs, story)
 
 
+def comparison_page(compared: Compared, *, rerun: tuple[str, ...]) -> PageContent:
+    """The page of two models of the user's own."""
+    protocol = Protocol(
+        id=compared.proof.data,
+        description="Two models on the same images, which neither was trained on.",
+        source="the user's own data",
+    )
+    return proof_page(
+        compared.proof,
+        compared.runs,
+        Story("Before and after", protocol, rerun, trained_through=compared.trained_through),
+    )
+
+
 def proof_page(proof: Proof, runs: Mapping[str, Run], story: Story) -> PageContent:
     """The page of a proof over two models.
 
@@ -72,7 +86,7 @@ def proof_page(proof: Proof, runs: Mapping[str, Run], story: Story) -> PageConte
         verdict=verdict(proof),
         protocol=story.protocol,
         device=", ".join(environment[k] for k in ("device", "machine") if k in environment) or "not recorded",
-        data_note=f"{proof.data}: {proof.images:,} test images, {proof.explained:,} of them, drawn at random, explained.",
+        data_note=f"{proof.data}: {proof.images:,} test images; {proof.explained:,} drawn at random are explained.",
         headline=tuple(Comparison(**{f.name: getattr(c, f.name) for f in fields(c)}) for c in proof.comparisons),
         examples=tuple(_example(example, proof) for example in proof.examples),
         curves=_curves(runs),
@@ -147,7 +161,8 @@ def _curves(runs: Mapping[str, Run]) -> tuple[Curve, ...]:
     if after is not None and len(after.record.history) > 1:
         for term in after.config.terms:
             values = [epoch[term] for epoch in after.record.history]
-            curves.append(Curve(f"Explanation loss {term}", "epoch", {"after": values}, note="Unweighted, on training."))
+            note = "Unweighted, in training."
+            curves.append(Curve(f"Explanation loss {term}", "epoch", {"after": values}, note=note))
     return tuple(curves)
 
 

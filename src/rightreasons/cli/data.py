@@ -1,0 +1,46 @@
+"""Look at data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rightreasons.cli.options import Channels, DataFolder, Decoy, Resize, Seed, Test
+
+EXAMPLES = """
+**Examples**
+
+rightreasons data mnist
+
+rightreasons data mnist --decoy decoy/rrr --out sheet.png
+
+rightreasons data photos/ --resize 128
+"""
+
+
+def data(
+    name: Annotated[str, typer.Argument(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")],
+    decoy: Decoy = None,
+    test: Test = None,
+    resize: Resize = None,
+    channels: Channels = None,
+    data_folder: DataFolder = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="PNG file for a sheet of some images with their masks.")] = None,
+) -> None:
+    """Fetch data, check it and say what is in it: splits, classes, masks and a fingerprint."""
+    from rightreasons.cli import show
+    from rightreasons.cli.settings import changed
+    from rightreasons.experiments import DataConfig, build_data, describe
+
+    config = changed(DataConfig(name=name), decoy=decoy, test=test, resize=resize, channels=channels)
+    splits = build_data(config, seed=seed, folder=data_folder)
+    rows = {"train": describe(splits.train), "test": describe(splits.test)}
+    show.table(("", *rows), [(key, *(row[key] for row in rows.values())) for key in rows["train"]])
+    if out is not None:
+        from rightreasons.reports import data_sheet
+
+        data_sheet(splits.train).save(out)
+        show.written(out.parent, out.name)

@@ -1,0 +1,40 @@
+"""Options that several commands share, told once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Seed = Annotated[int, typer.Option(help="Of initial weights, order of the images, decoys and draws.")]
+Device = Annotated[str, typer.Option(help="auto (what Accelerate finds), cpu or cuda.")]
+Out = Annotated[Path, typer.Option(help="Folder for everything that is written.")]
+DataFolder = Annotated[
+    Path | None, typer.Option(help="Your own copy of the files of mnist or fashion_mnist; nothing is fetched then.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with the whole configuration; flags go before it.")]
+
+Data = Annotated[
+    str | None, typer.Option(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")
+]
+Test = Annotated[str | None, typer.Option(help="Folder to test on; without it a fifth of an image folder is held out.")]
+Decoy = Annotated[str | None, typer.Option(help="decoy/rrr, decoy/typology, decoy/cdep, decoy/r4 or decoy/color.")]
+Resize = Annotated[int | None, typer.Option(help="Side that the images of a folder are resized to.")]
+Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of the images of a folder.")]
+
+Model = Annotated[
+    str | None, typer.Option(help="mlp, lenet, baseline_cnn, package.module:function or file.py:function.")
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights of that network: .safetensors, .pt or .pth.")]
+Layer = Annotated[str | None, typer.Option(help="Layer to explain; found by itself if not given.")]
+
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
+Lr = Annotated[float | None, typer.Option(help="Learning rate.")]
+Optimizer = Annotated[str | None, typer.Option(help="adam, adamw or sgd.")]
+
+Loss = Annotated[str | None, typer.Option(help="Explanation loss: rrr, gradia, haics, res or counterexamples.")]
+Weight = Annotated[float | None, typer.Option(help="What the explanation loss is multiplied by.")]
+Attribution = Annotated[str | None, typer.Option(help="Explainer in the loss, such as saliency or grad_cam.")]

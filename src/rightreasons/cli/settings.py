@@ -1,0 +1,57 @@
+"""From flags to a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rightreasons.experiments import DataConfig, RunConfig
+
+T = TypeVar("T")
+
+
+def changed(config: T, **flags: Any) -> T:
+    """The configuration with the flags that were given."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    return replace(config, **given)  # type: ignore[type-var]
+
+
+def data_config(name: str | None, **flags: Any) -> DataConfig | None:
+    """The images of the flags; ``None`` where none are named.
+
+    Raises:
+        ValueError: Something was said about images that are not named.
+    """
+    from rightreasons.experiments import DataConfig
+
+    if name is not None:
+        return changed(DataConfig(name=name), **flags)
+    given = [key for key, value in flags.items() if value is not None]
+    if given:
+        raise ValueError(f"--{given[0]} belongs to images that --data names")
+    return None
+
+
+def run_config(file: Path | None) -> RunConfig:
+    """The configuration in a file, or the defaults."""
+    from rightreasons.experiments import parse_run, read_toml
+
+    return parse_run(read_toml(file)) if file is not None else parse_run({})
+
+
+def with_term(config: RunConfig, loss: str | None, weight: float | None, attribution: str | None) -> RunConfig:
+    """The configuration with the explanation loss of the flags in the place of its own.
+
+    Raises:
+        ValueError: A weight or an explainer without a loss.
+    """
+    from rightreasons.experiments import TermConfig
+
+    if loss is None:
+        if weight is not None or attribution is not None:
+            raise ValueError("--weight and --attribution belong to a --loss")
+        return config
+    term = TermConfig(loss=loss, weight=1.0 if weight is None else weight, attribution=attribution or "")
+    return replace(config, terms={loss: term})

@@ -1,0 +1,99 @@
+"""What a person sees in the terminal."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rightreasons.experiments import Proof, Run
+    from rightreasons.metrics import Estimate
+
+console = Console()
+notes = Console(stderr=True)
+
+_COLORS = {"better": "green", "worse": "red"}
+
+
+def proof_table(proof: Proof) -> None:
+    """The measures before and after, then the controls; the page holds every interval."""
+    bound = any(c.bound is not None for c in proof.comparisons)
+    shown = Table(title=f"{escape(proof.data)}, {proof.images:,} images", title_justify="left", caption_justify="left")
+    shown.caption = "per cent; difference in points with its 95 % interval (paired bootstrap)"
+    shown.add_column("measure")
+    for name in ("before", "after", *(["clean"] if bound else [])):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("difference", justify="right", no_wrap=True)
+    shown.add_column("", no_wrap=True)
+    for row in proof.comparisons:
+        cells = [_value(row.before), _value(row.after)] + ([_value(row.bound)] if bound else [])
+        color = _COLORS.get(row.judgement, "dim")
+        shown.add_row(escape(row.name), *cells, _interval(row.difference), f"[{color}]{row.judgement}[/]")
+    console.print(shown)
+    if proof.controls:
+        _controls_table(proof)
+
+
+def _controls_table(proof: Proof) -> None:
+    shown = Table(title="Controls: revised with masks that should not help", title_justify="left")
+    for name in ("control", "accuracy", "lead of the revised model", ""):
+        shown.add_column(name, justify="left" if name in ("control", "") else "right")
+    for control in proof.controls:
+        told = "[green]as it should be[/]" if control.passed else "[red]no clear lead[/]"
+        shown.add_row(escape(control.name), _value(control.accuracy), _interval(control.lead), told)
+    console.print(shown)
+
+
+def _value(estimate: Estimate | None) -> str:
+    return "" if estimate is None or math.isnan(estimate.value) else f"{100 * estimate.value:.1f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "not defined"
+    value, low, high = (f"{100 * v:+.1f}" for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [dim]\\[{low}, {high}][/]"
+
+
+def run_table(run: Run) -> None:
+    """The scores of a run."""
+    scores = run.record.results["test"]
+    lines = [(name.replace("_", " "), f"{100 * value:.2f} %") for name, value in scores.items() if name != "images"]
+    last = run.record.history[-1] if run.record.history else {}
+    parts = {k: v for k, v in last.items() if k not in ("epoch", "seconds") and not k.endswith("_accuracy")}
+    lines += [(f"last epoch's {name}", f"{value:.4g}") for name, value in parts.items()]
+    table(("on the test images", f"{scores['images']:,.0f} images"), lines)
+    written(run.out, "model.safetensors", "record.json", "config.toml")
+
+
+def written(folder: Path, *names: str) -> None:
+    """What was written, and where."""
+    console.print(f"written to [bold]{escape(str(folder))}[/]: {', '.join(names)}")
+
+
+def warn(text: str) -> None:
+    """Something that must not be overlooked."""
+    notes.print(f"[yellow]{escape(text)}[/]")
+
+
+def this_command() -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["rightreasons", *sys.argv[1:]])
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table."""
+    shown = Table()
+    for index, name in enumerate(header):
+        shown.add_column(escape(name), justify="right" if index else "left")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    console.print(shown)

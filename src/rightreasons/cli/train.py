@@ -1,0 +1,90 @@
+"""Train a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rightreasons.cli.options import (
+    Attribution,
+    BatchSize,
+    Channels,
+    Config,
+    Data,
+    DataFolder,
+    Decoy,
+    Device,
+    Epochs,
+    Layer,
+    Loss,
+    Lr,
+    Model,
+    Optimizer,
+    Out,
+    Quiet,
+    Resize,
+    Seed,
+    Test,
+    Weight,
+    Weights,
+)
+
+EXAMPLES = """
+**Examples**
+
+rightreasons train --data mnist --decoy decoy/cdep --model lenet --epochs 3 --out runs/plain
+
+rightreasons train --data photos/ --resize 64 --model my_net.py:build --out runs/photos
+
+rightreasons train --config run.toml --seed 3 --out runs/three
+
+accelerate launch --num_processes 2 -m rightreasons train --config run.toml --out runs/two
+"""
+
+
+def train(
+    config: Config = None,
+    data: Data = None,
+    test: Test = None,
+    decoy: Decoy = None,
+    resize: Resize = None,
+    channels: Channels = None,
+    model: Model = None,
+    weights: Weights = None,
+    layer: Layer = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: Lr = None,
+    optimizer: Optimizer = None,
+    loss: Loss = None,
+    weight: Weight = None,
+    attribution: Attribution = None,
+    out: Out = Path("runs/train"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_folder: DataFolder = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier, plainly or with an explanation loss from the start.
+
+    The same command goes on where a killed run stopped, and does not run a finished one again.
+    """
+    from rightreasons.cli import show
+    from rightreasons.cli.settings import changed, run_config, with_term
+    from rightreasons.experiments import Resources
+    from rightreasons.experiments import train as run
+
+    base = run_config(config)
+    settings = with_term(
+        replace(
+            base,
+            seed=seed if config is None or seed else base.seed,
+            data=changed(base.data, name=data, test=test, decoy=decoy, resize=resize, channels=channels),
+            model=changed(base.model, name=model, weights=weights and str(weights), layer=layer),
+            training=changed(base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer),
+        ),
+        loss,
+        weight,
+        attribution,
+    )
+    show.run_table(run(settings, out, Resources(device, data_folder, not quiet)))

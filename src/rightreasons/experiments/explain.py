@@ -1,0 +1,67 @@
+"""Predictions and heatmaps of a batch, off the graph and on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rightreasons.core import Attribution
+from rightreasons.data import ImageDataset
+from rightreasons.models import AdaptedClassifier
+from rightreasons.training import device_of, modes_kept
+
+Target = Literal["predicted", "true"]
+CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """What a model says about images, and why.
+
+    Attributes:
+        probabilities: Of all classes.
+        target: The class that was explained.
+        heatmaps: Raw maps by the explainer's name.
+    """
+
+    probabilities: Float[Tensor, "images classes"]
+    target: Int[Tensor, " images"]
+    heatmaps: Mapping[str, Float[Tensor, "images 1 height width"]]
+
+
+def explain(
+    model: AdaptedClassifier,
+    data: ImageDataset,
+    explainers: Mapping[str, Attribution],
+    *,
+    target: Target = "predicted",
+) -> Explained:
+    """Explain every image of a data set: the class that the model predicts, or the true one."""
+    rows: list[Tensor] = [torch.arange(i, min(i + CHUNK, len(data))) for i in range(0, len(data), CHUNK)]
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        parts = [_explain_batch(model, data, index, explainers, target) for index in rows]
+    return Explained(
+        torch.cat([part.probabilities for part in parts]),
+        torch.cat([part.target for part in parts]),
+        {name: torch.cat([part.heatmaps[name] for part in parts]) for name in explainers},
+    )
+
+
+def _explain_batch(
+    model: AdaptedClassifier,
+    data: ImageDataset,
+    index: Tensor,
+    explainers: Mapping[str, Attribution],
+    target: Target,
+) -> Explained:
+    batch = data.batch(index).to(device_of(model))
+    probabilities = model(batch.inputs).softmax(dim=1)
+    chosen = probabilities.argmax(dim=1) if target == "predicted" else batch.target
+    maps = {name: method(model, batch.inputs, chosen).float().cpu() for name, method in explainers.items()}
+    return Explained(probabilities.float().cpu(), chosen.cpu(), maps)

@@ -1,0 +1,42 @@
+"""Contact sheets of data and of what a model looks at."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rightreasons.core import Batch
+from rightreasons.data import ImageDataset
+from rightreasons.data.dataset import stream
+from rightreasons.experiments import Revealed
+from rightreasons.reports.figures import Array, Heatmap, contact_sheet
+
+SHOWN = 8
+
+
+def reveal_sheet(found: Revealed) -> Image.Image:
+    """One row an image: the image, its map by each explainer, and what the model said."""
+    maps = {name: Heatmap(values[:, 0].numpy(), found.signed[name]) for name, values in found.heatmaps.items()}
+    labels = []
+    for row in range(len(found.batch)):
+        truth, prediction, confidence, *_ = found.told(row)
+        verdict = "right" if truth == prediction else f"wrong, truth {truth}"
+        labels.append(f"says {prediction} ({confidence}): {verdict}")
+    return contact_sheet(pictures(found.batch, found.pixel_range), maps, labels)
+
+
+def data_sheet(data: ImageDataset, *, seed: int = 0) -> Image.Image:
+    """Some images, drawn at random, with their masks and classes."""
+    order = torch.randperm(len(data), generator=stream(seed, "sheet"))
+    batch = data.batch(order[:SHOWN].sort().values)
+    masks = {"relevant": batch.relevant, "irrelevant": batch.irrelevant}
+    maps = {name: Heatmap(mask[:, 0].numpy()) for name, mask in masks.items() if mask is not None}
+    return contact_sheet(pictures(batch, data.pixel_range), maps, [data.classes[int(t)] for t in batch.target])
+
+
+def pictures(batch: Batch, pixel_range: tuple[float, float]) -> list[Array]:
+    """The images as (H, W) or (H, W, 3) in [0, 1]."""
+    low, high = pixel_range
+    images = ((batch.inputs.detach().cpu() - low) / (high - low)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return [np.squeeze(image, axis=2) if image.shape[2] == 1 else image for image in images]
