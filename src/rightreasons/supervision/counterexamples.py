@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.core import Batch, Classifier, ExplanationLoss
+from rightreasons.core.hooks import preserved
 from rightreasons.supervision.annotation import connected_zero, mask_of, nothing_annotated
 
 Noise = Literal["uniform", "swapped"]
@@ -55,11 +56,12 @@ class Counterexamples(ExplanationLoss):
             raise ValueError(f"expected low below high, got {self.low} and {self.high}")
 
     def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over the copies."""
+        """The mean over the copies, which leave no trace in running statistics."""
         if nothing_annotated(batch):
             return connected_zero(logits)
         inputs, target = self.copied(batch)
-        return F.cross_entropy(model(inputs), target)
+        with preserved(model.network):
+            return F.cross_entropy(model(inputs), target)
 
     def copied(self, batch: Batch) -> tuple[Float[Tensor, "copies channels height width"], Int[Tensor, " copies"]]:
         """The copies of a batch and their labels.

@@ -1,0 +1,45 @@
+"""What the README shows runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from rightreasons.models import LeNet
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_library_example_repairs_the_model():
+    names: dict[str, object] = {}
+    exec(BLOCKS[0], names)
+    accuracy = names["proof"]["Accuracy"]
+    assert accuracy.after.value > accuracy.before.value + 0.05
+    assert accuracy.judgement == "better"
+
+
+def test_the_example_of_an_own_loop_gives_the_weights_a_gradient():
+    network = LeNet()
+    names: dict[str, object] = {"network": network}
+    exec(BLOCKS[1], names)
+    masks = torch.zeros(2, 4, 1, 28, 28)
+    masks[0, ..., 10:18, 10:18] = 1
+    masks[1, ..., :4, :4] = 1
+    loss = names["step"](torch.rand(4, 1, 28, 28), torch.arange(4), masks[0], masks[1])
+    loss.backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_its_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["DEMO_TIME", "SEEDS_TABLE", "COST_TABLE"])
+def test_no_figure_is_missing(name):
+    assert name not in README
