@@ -1,6 +1,7 @@
 """Networks, and the one form in which methods meet them."""
 
 from rightreasons.models.adapters import adapt, check_fits, default_layer
+from rightreasons.models.checkpoints import load_weights, save_weights
 from rightreasons.models.classifier import AdaptedClassifier, Recorded, record
 from rightreasons.models.locate import MODELS, build
 from rightreasons.models.simple import MLP, BaselineCNN, LeNet
@@ -16,5 +17,7 @@ __all__ = [
     "build",
     "check_fits",
     "default_layer",
+    "load_weights",
     "record",
+    "save_weights",
 ]

@@ -1,0 +1,22 @@
+"""Training: an objective with explanation losses, the loop, and checkpoints to resume from."""
+
+from rightreasons.training.evaluation import Evaluation, device_of, evaluate, modes_kept, predict
+from rightreasons.training.fit import FitResult, default_accelerator, fit
+from rightreasons.training.objective import Objective, Term, TrainingStep
+from rightreasons.training.settings import OPTIMIZERS, FitSettings
+
+__all__ = [
+    "OPTIMIZERS",
+    "Evaluation",
+    "FitResult",
+    "FitSettings",
+    "Objective",
+    "Term",
+    "TrainingStep",
+    "default_accelerator",
+    "device_of",
+    "evaluate",
+    "fit",
+    "modes_kept",
+    "predict",
+]
