@@ -99,6 +99,7 @@ def test_fresh_noise_differs_from_call_to_call():
     assert not torch.equal(method(model, inputs, target), method(model, inputs, target))
 
 
+@pytest.mark.wrong_types
 def test_wrong_settings_are_refused():
     for bad in (
         lambda: Saliency("prob"),

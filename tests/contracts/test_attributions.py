@@ -215,6 +215,7 @@ def test_a_method_is_its_settings_and_cannot_be_changed(method):
     assert not any(isinstance(v, nn.Module) for v in vars(attribution).values())
 
 
+@pytest.mark.wrong_types
 @every_method
 def test_inputs_and_target_must_go_together(method):
     attribution, model, (inputs, target) = make(method), adapt(network("relu")), images()

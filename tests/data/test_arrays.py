@@ -41,6 +41,7 @@ def test_masks_annotation_and_group_travel():
     assert batch.group.tolist() == batch.index.tolist() == [2, 0]
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("change", "message"),
     [

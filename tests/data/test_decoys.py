@@ -216,6 +216,7 @@ def test_the_name_tells_protocol_split_seed_and_size():
     assert DECOYS["decoy/typology"].size == 4
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -288,6 +289,7 @@ def test_wrong_masks_never_touch_the_decoy(protocol):
     assert (wrong.irrelevant[:, 0, 0, 13] == 1).all()
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -244,6 +244,7 @@ def test_the_cache_can_be_chosen(monkeypatch, tmp_path):
     assert default_cache().name == "rightreasons"
 
 
+@pytest.mark.wrong_types
 def test_names_are_checked():
     assert list(DATASETS) == ["mnist", "fashion_mnist", "digits"]
     with pytest.raises(ValueError, match=r"'minst'\. Did you mean mnist\? There are: mnist"):

@@ -199,6 +199,7 @@ def test_files_that_are_no_images_are_left_out_and_said(root, caplog):
     assert "notes.txt" in caplog.text
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("settings", [{"channels": 2}, {"size": 0}, {"size": (4, 0)}])
 def test_wrong_settings(root, settings):
     with pytest.raises(ValueError, match="expected"):

@@ -115,6 +115,7 @@ def test_nothing_asked_nothing_changed_and_a_seed_repeats():
     assert bare.relevant is None
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     "settings", [{"shift": -1}, {"rotation": -1}, {"scale": 1}, {"crop": 0}, {"crop": 1.5}, {"masks": "cubic"}]
 )

@@ -80,6 +80,7 @@ def test_no_images_give_nan():
     assert report.count == 0
 
 
+@pytest.mark.wrong_types
 def test_a_label_out_of_range_is_refused():
     good, bad = torch.tensor([0, 1]), torch.tensor([0, 3])
     for figure in (MacroF1(3), WorstClass(3)):
@@ -91,6 +92,7 @@ def test_a_label_out_of_range_is_refused():
         macro_f1(torch.rand(2), good)
 
 
+@pytest.mark.wrong_types
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match="expected prediction, target with one entry an image"):
         accuracy(torch.zeros(3, 10), torch.zeros(3))

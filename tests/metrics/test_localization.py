@@ -163,6 +163,7 @@ def test_a_diverged_map_is_refused(name, wrong):
         METRICS[name]()(MODEL, batch, heatmap)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("shape", [(12, 3, 9, 9), (11, 1, 9, 9), (12, 81)])
 def test_a_heatmap_of_another_shape_is_refused(shape):
     batch, _ = random_case()
@@ -170,6 +171,7 @@ def test_a_heatmap_of_another_shape_is_refused(shape):
         IoU()(MODEL, batch, torch.zeros(shape))
 
 
+@pytest.mark.wrong_types
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(ValueError, match="expected a mask of the heatmap's shape"):
         IoU()(MODEL, batch_of(square()), torch.zeros(1, 1, 4, 4))

@@ -138,6 +138,7 @@ def test_prediction_change():
     assert prediction_change(before, after).tolist() == [0.0, 1.0, 0.0, 1.0]
 
 
+@pytest.mark.wrong_types
 def test_prediction_change_refuses_logits_and_other_images():
     with pytest.raises(ValueError, match="predicted classes"):
         prediction_change(torch.zeros(4, 10), torch.zeros(4, 10))

@@ -54,6 +54,7 @@ def test_outputs_with_logits_are_understood_and_others_refused():
         adapt(Wrapped(lambda y: y[..., None]))(inputs)
 
 
+@pytest.mark.wrong_types
 def test_what_is_no_module_is_refused():
     with pytest.raises(ValueError, match=r"torch\.nn\.Module, got str"):
         adapt("resnet")
@@ -113,6 +114,7 @@ def test_the_papers_mlp():
     assert float(net[1].weight.detach().std()) == pytest.approx(0.1, rel=0.05)
 
 
+@pytest.mark.wrong_types
 def test_a_users_network_is_found_by_file_and_by_package(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\ndef net(classes):\n    return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))\n"

@@ -122,6 +122,7 @@ def test_what_matters_is_said_in_words(page):
     assert "nan" not in re.findall(r"[a-z]+", told.lower())
 
 
+@pytest.mark.wrong_types
 def test_all_that_the_caller_writes_is_escaped():
     evil = "</style><script>alert('x')</script>\"&"
     panel = Panel("before", evil, 0.5, False, {evil: Heatmap(np.ones((2, 2)), True)})
@@ -209,6 +210,7 @@ def test_color_images_without_mask_and_maps_of_one_run_only():
     assert any("smooth" in figure.get("class", "") for figure in page.all("figure"))
 
 
+@pytest.mark.wrong_types
 def test_wrong_examples_are_refused():
     with pytest.raises(ValueError, match=r"expected the mask of the image's size \(4, 4\), got shape \(2, 2\)"):
         Example(np.zeros((4, 4, 3)), "a", np.zeros((2, 2)), ())

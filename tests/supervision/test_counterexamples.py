@@ -80,6 +80,7 @@ def test_it_explains_nothing(model, batch):
     torch.testing.assert_close(loss(model, batch, model(batch.inputs)), F.cross_entropy(model(inputs), target))
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     "settings",
     [{"copies": 0}, {"share": 0.0}, {"share": 1.1}, {"low": 1.0}, {"noise": "white"}, {"low": 2.0, "high": 1.0}],

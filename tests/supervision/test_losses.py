@@ -168,6 +168,7 @@ def test_a_missing_kind_counts_as_all_zero_where_one_is_enough(name, kind, model
     assert found > 0
 
 
+@pytest.mark.wrong_types
 @every_loss
 @pytest.mark.parametrize("shape", [(4, SIDE, SIDE), (4, 1, SIDE, SIDE - 1), (3, 1, SIDE, SIDE), (4, 2, SIDE, SIDE)])
 def test_masks_of_another_shape_are_refused(name, shape, model, batch):
@@ -176,6 +177,7 @@ def test_masks_of_another_shape_are_refused(name, shape, model, batch):
         make(name)(model, replace(batch, relevant=wrong, irrelevant=wrong), model(batch.inputs))
 
 
+@pytest.mark.wrong_types
 @every_loss
 @pytest.mark.parametrize("annotated", [torch.tensor([0, 1]), torch.ones(3, dtype=torch.bool)])
 def test_annotated_must_be_one_boolean_an_image(name, annotated, model, batch):

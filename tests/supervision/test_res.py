@@ -265,6 +265,7 @@ def test_the_layers_behind_the_map_learn_too(batch):
     assert all(g.abs().sum() > 0 for g in gradients)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     "settings",
     [

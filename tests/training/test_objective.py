@@ -48,6 +48,7 @@ def test_unusable_weights_are_refused(weight):
         Term(LogitSize(), weight)
 
 
+@pytest.mark.wrong_types
 def test_a_term_must_be_an_explanation_loss():
     with pytest.raises(ValueError, match="expected an explanation loss, got Saliency"):
         Term(Saliency())

@@ -62,6 +62,7 @@ def test_a_process_without_annotations_does_not_stall_the_others(launched):
     assert math.isfinite(launched[1][0]["learned"])
 
 
+@pytest.mark.wrong_types  # a stand-in for the accelerator
 def test_processes_that_were_not_joined_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes were started together, but Accelerate joined 1"):

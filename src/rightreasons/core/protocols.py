@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,7 @@ class Trace:
     activations: Mapping[str, Tensor]
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What a method may ask of a model; ``rightreasons.models.adapt`` makes one of any network."""
 

@@ -40,13 +40,12 @@ def check_pair(inputs: Tensor, target: Tensor) -> None:
         raise ValueError(f"expected class numbers as target, got {target.dtype}")
 
 
-def check_classes(logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"]) -> None:
+def check_classes(target: Int[Tensor, " images"], classes: int) -> None:
     """Refuse a class number that the model does not have.
 
     Raises:
         ValueError: A target lies outside 0 ... classes - 1.
     """
     low, high = int(target.min()), int(target.max())
-    if low < 0 or high >= logits.shape[1]:
-        wrong = low if low < 0 else high
-        raise ValueError(f"label out of range: expected 0 to {logits.shape[1] - 1}, got {wrong}")
+    if low < 0 or high >= classes:
+        raise ValueError(f"label out of range: expected 0 to {classes - 1}, got {low if low < 0 else high}")

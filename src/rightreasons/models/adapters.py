@@ -103,4 +103,4 @@ def check_fits(model: AdaptedClassifier, inputs: Tensor, target: Tensor) -> None
         ) from error
     finally:
         model.train(training)
-    check_classes(logits, target)
+    check_classes(target, logits.shape[1])

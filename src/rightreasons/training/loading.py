@@ -65,7 +65,7 @@ def share(rows: Int[Tensor, " batch"], process: int, processes: int) -> Int[Tens
     return rows.repeat(-(-size // len(rows)))[:size][process::processes]
 
 
-def fetch(data: ImageDataset, order: Sequence[Int[Tensor, " batch"]], workers: int = 0) -> Iterable[Batch]:
+def fetch(data: ImageDataset, order: Sequence[Int[Tensor, " _"]], workers: int = 0) -> Iterable[Batch]:
     """The batches in this order: in this process, or by workers where reading an image is slow.
 
     Without workers the data set is asked directly, which spares a small network the loader's share of each step.
