@@ -119,11 +119,11 @@ def adaptive_threshold(
     that a pixel of C counts as below its own value; its second loop never sets v; and a value above all of M, which
     Eq. 7 needs where C prevails, is not tried.
     """
-    marked = relevant != irrelevant
-    values, order = heatmap[marked].sort()
-    if not len(values):
+    marked = (relevant != irrelevant).flatten().nonzero()[:, 0]
+    if not len(marked):
         return heatmap.new_zeros(())
-    up = (relevant > irrelevant)[marked][order].long()
+    values, order = heatmap.flatten()[marked].sort()
+    up = (relevant > irrelevant).flatten()[marked[order]].long()
     above_all = torch.nextafter(values[-1], values.new_tensor(math.inf))
     # gained[k]: pixels more that agree with a above the k smallest values than with a below all.
     gained = F.pad((1 - 2 * up).cumsum(0), (1, 0))
@@ -156,9 +156,9 @@ def gaussian_imputation(
     """
     size = kernel_size if kernel_size is not None else _odd_eighth(min(relevant.shape[-2:]))
     _check_odd(size)
-    window = _log_gaussian(size).softmax(dim=0)
-    down = _smoothed(relevant, window[:, None], padding=(size // 2, 0))
-    return _smoothed(down, window[None, :], padding=(0, size // 2))
+    # Two products with band matrices: some ten times as fast on a CPU as convolutions of one channel.
+    down, across = (_window_matrix(side, size).to(relevant) for side in relevant.shape[-2:])
+    return down @ relevant @ across.T
 
 
 class LearnedImputation(nn.Module):
@@ -241,6 +241,14 @@ def _log_gaussian(size: int) -> Float[Tensor, " size"]:
     """The logarithm of a Gaussian, not normalized, whose window reaches two standard deviations to each side."""
     places = torch.arange(size) - (size - 1) / 2
     return -(places**2) / (2 * (size / 4) ** 2)
+
+
+def _window_matrix(side: int, size: int) -> Float[Tensor, "side side"]:
+    """Row i holds the Gaussian window around place i, cut off at the border, with sum 1."""
+    places = torch.arange(side)
+    apart = places[:, None] - places
+    window = torch.where(apart.abs() <= size // 2, -(apart**2) / (2 * (size / 4) ** 2), -math.inf)
+    return window.softmax(dim=1)
 
 
 def _odd_eighth(side: int) -> int:

@@ -1,0 +1,238 @@
+"""What a training step with an explanation loss costs, as a multiple of a plain step.
+
+    python benchmarks/step_cost.py --rounds 40 --threads 1 --out step_cost.json
+
+LeNet, 28x28 random images, batch 256, the step of the training loop: clear gradients, forward, backward to the weights,
+Adam. Every measurement is paired with a plain step run just before it, and the table shows the median of the pairs'
+ratios, so a load on the machine that lasts longer than a pair cancels. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rightreasons.attribution import GradCAM, IntegratedGradients, Saliency, SmoothGrad
+from rightreasons.core import Batch, ExplanationLoss
+from rightreasons.models import LeNet, adapt
+from rightreasons.supervision import GRADIA, HAICS, LOSSES, RES, RRR, Counterexamples
+from rightreasons.training.objective import Objective, Term, TrainingStep
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loss, the floor by counting passes, and what was asked of it."""
+
+    loss: ExplanationLoss
+    floor: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Multiples of a plain step: medians over the rounds; ``low`` and ``high`` are the quartiles of ``cpu``."""
+
+    name: str
+    floor: float | None
+    at_most: float | None
+    cpu: float
+    low: float
+    high: float
+    wall: float
+    plainly: float
+    milliseconds: float
+
+
+def random_batch(size: int) -> Batch:
+    """MNIST-like: noise images, a disc of 21 % of the pixels that matters, a 4x4 patch in a corner that does not."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(size, 1, 28, 28, generator=generator)
+    target = torch.randint(10, (size,), generator=generator)
+    down, right = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    disc = ((down - 13.5) ** 2 + (right - 13.5) ** 2 < 53).float()
+    patch = torch.zeros(size, 1, 28, 28)
+    for image, corner in enumerate(torch.randint(4, (size,), generator=generator).tolist()):
+        top, left = 24 * (corner // 2), 24 * (corner % 2)
+        patch[image, :, top : top + 4, left : left + 4] = 1
+    return Batch(inputs, target, relevant=disc.expand(size, 1, 28, 28).contiguous(), irrelevant=patch)
+
+
+def cases() -> dict[str, Case]:
+    """Every loss of the catalogue, and settings of it that are asked about.
+
+    Counting passes, forward being 1 and a plain step 3 (its backward pass takes two products a layer): the gradient of
+    the pixels adds 1 and differentiating it again 2, so RRR costs 6 / 3; a class activation map the same, for the
+    layers behind it alone; each point of a path 1 more for a forward pass of its own; a copied image a plain step.
+    """
+    maps = 1 + share_behind_the_map()
+    path = 1 + 4 * (1 + 1 + 2) / 3
+    chosen = {
+        "RRR(Saliency())": Case(RRR(Saliency()), 2.0, 2.2),
+        "RRR()": Case(RRR(), 2.0, 2.2),
+        "RRR(IntegratedGradients(steps=4))": Case(RRR(IntegratedGradients(steps=4)), path),
+        "RRR(SmoothGrad(samples=4))": Case(RRR(SmoothGrad(samples=4)), path),
+        "RRR(GradCAM())": Case(RRR(GradCAM()), maps),
+        "GRADIA()": Case(GRADIA(), maps, 1.4),
+        "HAICS()": Case(HAICS(), maps),
+        "RES()": Case(RES(), maps, 1.4),
+        "RES(imputation='learned')": Case(RES(imputation="learned"), maps, 1.4),
+        "Counterexamples(share=1)": Case(Counterexamples(share=1.0), 2.0, 1.6),
+        "Counterexamples(share=0.5)": Case(Counterexamples(share=0.5), 1.5, 1.6),
+    }
+    covered = {type(case.loss) for case in chosen.values()}
+    return chosen | {f"{loss.__name__}()": Case(loss()) for loss in LOSSES.values() if loss not in covered}
+
+
+def share_behind_the_map() -> float:
+    """The part of LeNet's multiplications that lies behind its last convolution."""
+    counted: dict[str, int] = {}
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        each = layer.weight[0].numel() if isinstance(layer, nn.Conv2d | nn.Linear) else 0
+        counted[type(layer).__name__] = counted.get(type(layer).__name__, 0) + each * output[0].numel()
+
+    network = LeNet()
+    for layer in network.children():
+        layer.register_forward_hook(count)
+    network(torch.zeros(1, 1, 28, 28))
+    return counted["Linear"] / sum(counted.values())
+
+
+def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, channels_last: bool = False) -> Step:
+    """A training step of a new LeNet, the same for all.
+
+    Written plainly, the explanation takes a forward pass of its own and ``loss.backward()`` fills every leaf; the loop
+    shares the pass and asks for the weights alone.
+    """
+    torch.manual_seed(0)
+    network = LeNet()
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    model = adapt(network)
+    training = TrainingStep(model, Objective({"term": Term(loss)} if loss else {})).train()
+    weights = list(training.parameters())
+    # So small a rate that the last round meets the weights of the first.
+    optimizer = torch.optim.Adam(weights, lr=1e-9, fused=True)
+
+    def shared() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        training(batch)["loss"].backward(inputs=weights)
+        optimizer.step()
+
+    def alone() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        training.objective(model, batch, model(batch.inputs))["loss"].backward()
+        optimizer.step()
+
+    return alone if plainly else shared
+
+
+def timed(run: Step) -> tuple[float, float]:
+    """CPU and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def measure(batch: Batch, rounds: int, *, channels_last: bool) -> tuple[float, list[Row]]:
+    """Milliseconds of a plain step, and a row a case: rounds of (plain, case, case written plainly) for each case."""
+    listed = cases()
+    plain = step(batch, None, channels_last=channels_last)
+    steps = {
+        name: [step(batch, case.loss, plainly=plainly, channels_last=channels_last) for plainly in (False, True)]
+        for name, case in listed.items()
+    }
+    pairs: dict[str, list[tuple[tuple[float, float], ...]]] = {name: [] for name in listed}
+    for number in range(rounds + 1):
+        for name, (ours, written) in steps.items():
+            taken = (timed(plain), timed(ours), timed(written))
+            if number:  # The first round warms up.
+                pairs[name].append(taken)
+    plain_seconds = [taken[0][0] for each in pairs.values() for taken in each]
+    return 1e3 * statistics.median(plain_seconds), [row(name, listed[name], pairs[name]) for name in listed]
+
+
+def row(name: str, case: Case, pairs: list[tuple[tuple[float, float], ...]]) -> Row:
+    """The medians of one case."""
+    ratios = [ours[0] / plain[0] for plain, ours, _ in pairs]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Row(
+        name,
+        case.floor,
+        case.at_most,
+        cpu=middle,
+        low=low,
+        high=high,
+        wall=statistics.median(ours[1] / plain[1] for plain, ours, _ in pairs),
+        plainly=statistics.median(written[0] / plain[0] for plain, _, written in pairs),
+        milliseconds=1e3 * statistics.median(ours[0] for _, ours, _ in pairs),
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in columns; a figure above what was asked is marked."""
+    lines = [f"{'loss':35}{'floor':>7}{'CPU':>7}  {'quartiles':12}{'wall':>6}{'plainly':>9}{'CPU ms':>9}  at most"]
+    for r in rows:
+        floor = f"{r.floor:.2f}" if r.floor is not None else "-"
+        asked = "" if r.at_most is None else f"{r.at_most:.1f} " + ("met" if r.cpu <= r.at_most else "NOT MET")
+        lines.append(
+            f"{r.name:35}{floor:>7}{r.cpu:7.2f}  {f'{r.low:.2f}-{r.high:.2f}':12}{r.wall:6.2f}{r.plainly:9.2f}"
+            f"{r.milliseconds:9.1f}  {asked}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """The CPU's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Measure, print, and write what was printed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20, help="measured pairs a loss, at least 2")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--channels-last", action="store_true", help="weights in torch's channels_last memory format")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    asked = parser.parse_args()
+    if asked.rounds < 2:
+        parser.error(f"expected at least 2 rounds, got {asked.rounds}")
+    torch.set_num_threads(asked.threads)
+    setting = {
+        "cpu": processor(),
+        "threads": asked.threads,
+        "torch": torch.__version__,
+        "network": "LeNet",
+        "data": "random images 1x28x28, all annotated",
+        "batch_size": asked.batch_size,
+        "rounds": asked.rounds,
+        "channels_last": asked.channels_last,
+    }
+    print(", ".join(f"{name} {value}" for name, value in setting.items()))
+    plain, rows = measure(random_batch(asked.batch_size), asked.rounds, channels_last=asked.channels_last)
+    print(f"plain step: {plain:.1f} ms of CPU; all other figures but the last column are multiples of it")
+    print(table(rows))
+    if asked.out:
+        content = {"setting": setting, "plain_milliseconds": plain, "rows": [asdict(r) for r in rows]}
+        asked.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
