@@ -34,6 +34,7 @@ def data(
     from rightreasons.cli import show
     from rightreasons.cli.settings import changed
     from rightreasons.experiments import DataConfig, build_data, describe
+    from rightreasons.experiments.run import make_folder
 
     config = changed(DataConfig(name=name), decoy=decoy, test=test, resize=resize, channels=channels)
     splits = build_data(config, seed=seed, folder=data_folder)
@@ -42,5 +43,6 @@ def data(
     if out is not None:
         from rightreasons.reports import data_sheet
 
+        make_folder(out.parent)
         data_sheet(splits.train).save(out)
         show.written(out.parent, out.name)

@@ -36,8 +36,8 @@ def demo(
     from rightreasons.experiments import Resources, demonstrate
     from rightreasons.reports import study_page, write
 
-    resources = Resources(device, data_folder, not quiet)
+    resources = Resources(device, data_folder, show.progress(quiet))
     result, note = demonstrate(study, out, seed=seed, controls=controls, resources=resources, say=show.warn)
     page = write(study_page(result, rerun=(show.this_command(),), notes=(note,) if note else ()), out / "index.html")
     show.proof_table(result.proof)
-    show.console.print(f"The page: [bold]{page}[/]")
+    show.page(page)

@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 Seed = Annotated[int, typer.Option(help="Of initial weights, order of the images, decoys and draws.")]
+RunSeed = Annotated[
+    int | None,
+    typer.Option(help="Of initial weights, order of the images and decoys; if not given, the configuration's, else 0."),
+]
 Device = Annotated[str, typer.Option(help="auto (what Accelerate finds), cpu or cuda.")]
 Out = Annotated[Path, typer.Option(help="Folder for everything that is written.")]
 DataFolder = Annotated[
     Path | None, typer.Option(help="Your own copy of the files of mnist or fashion_mnist; nothing is fetched then.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with the whole configuration; flags go before it.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with the whole configuration; flags override it.")]
 
 Data = Annotated[
     str | None, typer.Option(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")

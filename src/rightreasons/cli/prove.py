@@ -45,14 +45,14 @@ def prove(
     from rightreasons.experiments import CompareSettings, ModelConfig, Question, Resources, compare
     from rightreasons.reports import comparison_page, write
 
-    network = changed(ModelConfig(), name=model, layer=layer) if model else None
+    network = changed(ModelConfig(), name=model) if model else None
     images = data_config(data, decoy=decoy, resize=resize, channels=channels)
     result = compare(
         (before, after),
-        Question(images, network, seed),
+        Question(images, network, layer or "", seed),
         CompareSettings(explained, controls),
         out=out,
-        resources=Resources(device, data_folder, not quiet),
+        resources=Resources(device, data_folder, show.progress(quiet)),
     )
     page = write(comparison_page(result, rerun=(show.this_command(),)), out / "index.html")
     show.proof_table(result.proof)

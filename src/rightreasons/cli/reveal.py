@@ -35,18 +35,20 @@ def reveal(
     device: Device = "auto",
     data_folder: DataFolder = None,
 ) -> None:
-    """Write what a classifier looks at: OUT/sheet.png, the raw maps in OUT/heatmaps.safetensors, OUT/record.json."""
+    """Write what a classifier looks at: OUT/sheet.png, the raw maps in OUT/heatmaps.safetensors, OUT/reveal.json."""
     from rightreasons.cli import show
     from rightreasons.cli.settings import changed, data_config
     from rightreasons.experiments import ModelConfig, Question, Resources, RevealSettings, open_subject, reveal_images
     from rightreasons.reports import reveal_sheet
 
-    network = changed(ModelConfig(), name=model, weights=weights and str(weights), layer=layer)
+    if run is not None and run.is_dir() and (model or weights):
+        raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
+    network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     images_asked = data_config(data, decoy=decoy, resize=resize, channels=channels)
-    subject = open_subject(run, Question(images_asked, network, seed), Resources(device, data_folder))
+    subject = open_subject(run, Question(images_asked, network, layer or "", seed), Resources(device, data_folder))
     settings = RevealSettings(tuple(method or ["saliency"]), images, target, seed)
     found = reveal_images(subject, settings, out, device=device)
     reveal_sheet(found).save(out / "sheet.png")
     rows = [(str(position), *found.told(row)) for row, position in enumerate(found.index.tolist())]
-    show.table(("image", "truth", "prediction", "confidence", *found.shares), rows)
-    show.written(out, "sheet.png", "heatmaps.safetensors", "record.json")
+    show.table(("image", "truth", "prediction", "sure", *found.shares), rows)
+    show.written(out, "sheet.png", "heatmaps.safetensors", "reveal.json")

@@ -68,4 +68,4 @@ def revise(
         training=changed(base.config.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer),
     )
     config = with_term(config, loss, weight, attribution)
-    show.run_table(train_run(config, out, Resources(device, data_folder, not quiet)))
+    show.run_table(train_run(config, out, Resources(device, data_folder, show.progress(quiet))))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,39 +19,51 @@ if TYPE_CHECKING:
     from rightreasons.experiments import Proof, Run
     from rightreasons.metrics import Estimate
 
-console = Console()
-notes = Console(stderr=True)
+# Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
+console = Console(emoji=False, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
+notes = Console(emoji=False, highlight=False, stderr=True)
 
+NARROW = 80
 _COLORS = {"better": "green", "worse": "red"}
 
 
 def proof_table(proof: Proof) -> None:
     """The measures before and after, then the controls; the page holds every interval."""
     bound = any(c.bound is not None for c in proof.comparisons)
-    shown = Table(title=f"{escape(proof.data)}, {proof.images:,} images", title_justify="left", caption_justify="left")
+    shown = _plain_table(f"{proof.data}, {proof.images:,} images")
     shown.caption = "per cent; difference in points with its 95 % interval (paired bootstrap)"
-    shown.add_column("measure")
+    shown.add_column("measure", overflow="fold", min_width=14)
     for name in ("before", "after", *(["clean"] if bound else [])):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("difference", justify="right", no_wrap=True)
-    shown.add_column("", no_wrap=True)
+    narrow = console.width < NARROW
+    if not narrow:
+        shown.add_column("", no_wrap=True)
     for row in proof.comparisons:
         cells = [_value(row.before), _value(row.after)] + ([_value(row.bound)] if bound else [])
-        color = _COLORS.get(row.judgement, "dim")
-        shown.add_row(escape(row.name), *cells, _interval(row.difference), f"[{color}]{row.judgement}[/]")
+        judged = f"[{_COLORS.get(row.judgement, 'dim')}]{row.judgement}[/]"
+        told = [f"{_interval(row.difference)}\n{judged}"] if narrow else [_interval(row.difference), judged]
+        shown.add_row(escape(row.name), *cells, *told)
     console.print(shown)
     if proof.controls:
         _controls_table(proof)
 
 
 def _controls_table(proof: Proof) -> None:
-    shown = Table(title="Controls: revised with masks that should not help", title_justify="left")
+    shown = _plain_table("Controls: revised with masks that should not help")
     for name in ("control", "accuracy", "lead of the revised model", ""):
         shown.add_column(name, justify="left" if name in ("control", "") else "right")
     for control in proof.controls:
         told = "[green]as it should be[/]" if control.passed else "[red]no clear lead[/]"
         shown.add_row(escape(control.name), _value(control.accuracy), _interval(control.lead), told)
     console.print(shown)
+
+
+def _plain_table(title: str | None = None) -> Table:
+    """An empty table that leaves a narrow terminal its columns; nothing in the title is markup."""
+    shown = Table(title=title and escape(title), title_justify="left", caption_justify="left")
+    shown.box, shown.show_edge, shown.pad_edge, shown.padding = box.SIMPLE_HEAD, False, False, (0, 0, 0, 1)
+    return shown
 
 
 def _value(estimate: Estimate | None) -> str:
@@ -66,22 +80,37 @@ def _interval(estimate: Estimate) -> str:
 def run_table(run: Run) -> None:
     """The scores of a run."""
     scores = run.record.results["test"]
-    lines = [(name.replace("_", " "), f"{100 * value:.2f} %") for name, value in scores.items() if name != "images"]
+    lines = [(name.replace("_", " "), _percent(value)) for name, value in scores.items() if name != "images"]
     last = run.record.history[-1] if run.record.history else {}
     parts = {k: v for k, v in last.items() if k not in ("epoch", "seconds") and not k.endswith("_accuracy")}
-    lines += [(f"last epoch's {name}", f"{value:.4g}") for name, value in parts.items()]
+    lines += [(f"last epoch's {name}", f"{value:.4g}") for name, value in parts.items() if value is not None]
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
     written(run.out, "model.safetensors", "record.json", "config.toml")
 
 
+def _percent(value: float | None) -> str:
+    """A share; a record has no NaN, so it reads ``None`` from the file where the run itself says NaN."""
+    return "not defined" if value is None or math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def page(path: Path) -> None:
+    """Where the page is."""
+    console.print(f"The page: [bold]{escape(str(path))}[/]", soft_wrap=True)
+
+
+def progress(quiet: bool) -> bool:
+    """Whether to show bars: not in a file."""
+    return not quiet and sys.stderr.isatty()
+
+
 def written(folder: Path, *names: str) -> None:
     """What was written, and where."""
-    console.print(f"written to [bold]{escape(str(folder))}[/]: {', '.join(names)}")
+    console.print(f"written to [bold]{escape(str(folder))}[/]: {escape(', '.join(names))}", soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Something that must not be overlooked."""
-    notes.print(f"[yellow]{escape(text)}[/]")
+    notes.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
 
 def this_command() -> str:
@@ -91,9 +120,9 @@ def this_command() -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A plain table."""
-    shown = Table()
+    shown = _plain_table()
     for index, name in enumerate(header):
-        shown.add_column(escape(name), justify="right" if index else "left")
+        shown.add_column(escape(name), justify="right" if index else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(escape, row))
     console.print(shown)

@@ -23,7 +23,7 @@ from rightreasons.cli.options import (
     Out,
     Quiet,
     Resize,
-    Seed,
+    RunSeed,
     Test,
     Weight,
     Weights,
@@ -39,6 +39,7 @@ rightreasons train --data photos/ --resize 64 --model my_net.py:build --out runs
 rightreasons train --config run.toml --seed 3 --out runs/three
 
 accelerate launch --num_processes 2 -m rightreasons train --config run.toml --out runs/two
+(on CPUs add --multi_gpu before -m, or Accelerate starts one process only)
 """
 
 
@@ -60,7 +61,7 @@ def train(
     weight: Weight = None,
     attribution: Attribution = None,
     out: Out = Path("runs/train"),
-    seed: Seed = 0,
+    seed: RunSeed = None,
     device: Device = "auto",
     data_folder: DataFolder = None,
     quiet: Quiet = False,
@@ -78,7 +79,7 @@ def train(
     settings = with_term(
         replace(
             base,
-            seed=seed if config is None or seed else base.seed,
+            seed=base.seed if seed is None else seed,
             data=changed(base.data, name=data, test=test, decoy=decoy, resize=resize, channels=channels),
             model=changed(base.model, name=model, weights=weights and str(weights), layer=layer),
             training=changed(base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer),
@@ -87,4 +88,4 @@ def train(
         weight,
         attribution,
     )
-    show.run_table(run(settings, out, Resources(device, data_folder, not quiet)))
+    show.run_table(run(settings, out, Resources(device, data_folder, show.progress(quiet))))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rightreasons.attribution import ATTRIBUTIONS
-from rightreasons.core import Attribution, Batch, Catalogue, ExplanationLoss
+from rightreasons.core import Attribution, BadModel, Batch, Catalogue, ExplanationLoss, RightReasonsError
 from rightreasons.data import (
     DATASETS,
+    DECOYS,
     Annotated,
     Augmentation,
     ImageDataset,
@@ -29,14 +30,37 @@ from rightreasons.data import (
 )
 from rightreasons.data.dataset import Split, stream
 from rightreasons.experiments.config import DataConfig, ModelConfig, RunConfig, TermConfig, TrainingConfig
-from rightreasons.models import AdaptedClassifier, adapt, build
+from rightreasons.models import MODELS, AdaptedClassifier, adapt, build
 from rightreasons.models.checkpoints import load_weights
 from rightreasons.supervision import LOSSES
 from rightreasons.training import FitSettings, Objective, Term
 
 T = TypeVar("T")
+TITLES = {
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "input_x_gradient": "Input x gradient",
+    "smooth_grad": "SmoothGrad",
+}
 FOLDER_TEST_SHARE = 0.2
 REFERENCES = 100
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse a name that does not exist before any data are fetched or folders made for it.
+
+    Raises:
+        ValueError: The message lists those that exist.
+    """
+    if ":" not in config.model.name:
+        MODELS[config.model.name]
+    if config.data.decoy and config.data.decoy not in DECOYS:
+        raise ValueError(f"no decoy named {config.data.decoy!r}. There are: {', '.join(DECOYS)}")
+    for term in config.terms.values():
+        LOSSES[term.loss]
+        if term.attribution:
+            ATTRIBUTIONS[term.attribution]
+    build_fit_settings(config.training, config.seed)
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,16 @@ def build_data(config: DataConfig, *, seed: int, folder: Path | None = None) -> 
 
 def _sources(config: DataConfig, seed: int, folder: Path | None) -> dict[Split, ImageDataset]:
     if config.name in DATASETS:
+        if config.test:
+            raise ValueError(f"expected no test folder with {config.name}, which has its own test images")
         return {"train": load(config.name, "train", folder=folder), "test": load(config.name, "test", folder=folder)}
-    if not Path(config.name).is_dir():
-        raise ValueError(f"no data set or image folder {config.name!r}. There are: {', '.join(DATASETS)}")
+    if not config.name or not Path(config.name).is_dir():
+        raise ValueError(
+            f"no data set and no folder of images is named {config.name!r}. "
+            f"Data sets: {', '.join(DATASETS)}; a folder has one sub-folder a class"
+        )
+    if folder is not None:
+        raise ValueError("expected no folder of data files with a folder of images")
     train = open_folder(config.name, config)
     if config.test:
         return {"train": train, "test": open_folder(config.test, config, classes=train.classes)}
@@ -109,10 +140,22 @@ def build_model(config: ModelConfig, shape: tuple[int, int, int], classes: int, 
     """The network, its initial weights drawn from the seed or read from the file, adapted to the data."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build(config.name, shape, classes, settings=config.settings)
+        network = _network(config, shape, classes)
     if config.weights:
         load_weights(network, config.weights)
     return adapt(network, config.layer or None, mean=config.mean, std=config.std)
+
+
+def _network(config: ModelConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network; whatever the user's own code or settings raise is told as a model that cannot be made."""
+    try:
+        return build(config.name, shape, classes, settings=config.settings)
+    except RightReasonsError:
+        raise
+    except Exception as error:
+        if ":" not in config.name and not config.settings:
+            raise
+        raise BadModel(f"model {config.name} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def build_objective(terms: Mapping[str, TermConfig], data: ImageDataset) -> Objective:
@@ -147,7 +190,8 @@ def build_attribution(name: str, data: ImageDataset, settings: Mapping[str, Any]
 
 def title_of(attribution: Attribution) -> str:
     """Its name for a reader."""
-    return ATTRIBUTIONS.name_of(attribution).replace("_", " ").capitalize()
+    name = ATTRIBUTIONS.name_of(attribution)
+    return TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 def references(data: ImageDataset) -> Tensor:
@@ -162,12 +206,23 @@ def make(catalogue: Catalogue[T], name: str, settings: Mapping[str, Any]) -> T:
     Raises:
         ValueError: No such name, or a setting that it does not have.
     """
-    class_ = catalogue[name]
+    return called(catalogue[name], settings, f"{catalogue.family} {name!r}")
+
+
+def called(class_: Callable[..., T], settings: Mapping[str, Any], told: str) -> T:
+    """An instance with these settings; ``told`` says in an error what it is.
+
+    Raises:
+        ValueError: A setting that it does not have, or of the wrong kind.
+    """
     known = list(inspect.signature(class_).parameters)
     unknown = [key for key in settings if key not in known]
     if unknown:
-        raise ValueError(f"{catalogue.family} {name!r} has no setting {unknown[0]!r}. There are: {', '.join(known)}")
-    return class_(**settings)
+        raise ValueError(f"{told} has no setting {unknown[0]!r}. There are: {', '.join(known)}")
+    try:
+        return class_(**settings)
+    except TypeError as error:
+        raise ValueError(f"{told} cannot be made with {dict(settings)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -184,7 +239,8 @@ def build_fit_settings(config: TrainingConfig, seed: int) -> FitSettings:
     """How to train."""
     values = dataclasses.asdict(config)
     moves = values.pop("augmentation")
-    return FitSettings(**values, seed=seed, augmentation=_Move(Augmentation(**moves)) if moves else None)
+    move = _Move(called(Augmentation, moves, "augmentation")) if moves else None
+    return FitSettings(**values, seed=seed, augmentation=move)
 
 
 def build_run(config: RunConfig, *, folder: Path | None = None) -> tuple[Splits, AdaptedClassifier, Objective]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rightreasons.experiments.config import RunConfig, as_dict
 from rightreasons.experiments.prove import Proof, ProofSettings, prove
-from rightreasons.experiments.run import Resources, Run
+from rightreasons.experiments.run import Resources, Run, make_folder
 from rightreasons.experiments.study import (
     AFTER,
     BEFORE,
@@ -67,8 +67,14 @@ def compare(
     Raises:
         BadModel, ValueError: See ``open_subject``; controls were asked for and the second model is no revised run.
     """
+    make_folder(out)
     second = open_subject(paths[1], question, resources)
     first = open_subject(paths[0], _same_images(question, second), resources)
+    if first.data.pixel_range != second.data.pixel_range:
+        raise ValueError(
+            f"expected models on one pixel range, got {first.data.pixel_range} for {paths[0]} "
+            f"and {second.data.pixel_range} for {paths[1]}"
+        )
     runs = {name: s.run for name, s in ((BEFORE, first), (AFTER, second)) if s.run is not None}
     config = second.run.config if second.run is not None else None
     explainers = explainers_of(config, second.data, second.model)
@@ -80,7 +86,7 @@ def compare(
         proof = prove(first.model, second.model, second.data, proof_settings)
     asked = {"before": str(paths[0]), "after": str(paths[1]), "data": second.data.name, "seed": question.seed}
     write_proof(proof, asked | ({"run": as_dict(config)} if config else {}), out, resources)
-    return Compared(proof, runs, through(config, explainers))
+    return Compared(proof, runs, through(config, second.data))
 
 
 def _same_images(question: Question, second: Subject) -> Question:
@@ -88,7 +94,7 @@ def _same_images(question: Question, second: Subject) -> Question:
     if question.data is not None or second.run is None:
         return question
     run = second.run.config
-    return Question(run.data, question.model, run.data_seed)
+    return replace(question, data=run.data, seed=run.data_seed)
 
 
 def _arms(config: RunConfig | None, runs: Mapping[str, Run]) -> dict[str, RunConfig]:

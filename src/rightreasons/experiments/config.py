@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 T = TypeVar("T")
 Masks = Literal["true", "zero", "random", "wrong"]
@@ -141,12 +143,14 @@ def parse_run(values: Mapping[str, Any]) -> RunConfig:
     """
     parts = dict(values)
     terms = parts.pop("terms", {})
+    if not isinstance(terms, Mapping):
+        raise ValueError(f"expected a table for terms, got {terms!r}")
     sections = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
     built: dict[str, Any] = {
         name: _section(class_, parts.pop(name), name) for name, class_ in sections.items() if name in parts
     }
     built["terms"] = {name: _section(TermConfig, term, f"terms.{name}") for name, term in terms.items()}
-    return _section(RunConfig, {**parts, **built}, "the run")
+    return _section(RunConfig, {**parts, **built}, "run")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _section(class_: type[T], values: Any, where: str) -> T:
     missing = [n for n, f in known.items() if n not in values and _required(f)]
     if missing:
         raise ValueError(f"missing key {missing[0]!r} in {where}")
-    return class_(**{key: _checked(value, str(known[key].type), f"{where}: {key}") for key, value in values.items()})
+    return class_(**{key: _checked(value, str(known[key].type), f"{where}.{key}") for key, value in values.items()})
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:
@@ -182,19 +186,43 @@ def _required(item: dataclasses.Field[Any]) -> bool:
 
 def _checked(value: Any, kind: str, where: str) -> Any:
     """The value, lists as tuples; the annotation is a string such as ``int | None``."""
-    if kind.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(float(v) for v in value)
-    accepted: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "int": (int,),
-        "float": (int, float),
-        "int | None": (int, type(None)),
-        "float | None": (int, float, type(None)),
-        "Masks": (str,),
-    }
-    if kind in accepted and (not isinstance(value, accepted[kind]) or isinstance(value, bool)):
+    if kind.startswith("tuple"):
+        return _numbers(value, kind, where)
+    if kind == "Masks" and value not in get_args(Masks):
+        raise ValueError(f"expected {', '.join(get_args(Masks))} for {where}, got {value!r}")
+    if kind.startswith("Mapping[str, Any]") and not (isinstance(value, Mapping) and _is_plain(value)):
+        raise ValueError(f"expected a table of plain values for {where}, got {value!r}")
+    if kind in _ACCEPTED and (not isinstance(value, _ACCEPTED[kind]) or isinstance(value, bool)):
         raise ValueError(f"expected {kind} for {where}, got {value!r}")
     return float(value) if kind.startswith("float") and value is not None else value
+
+
+_ACCEPTED: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+}
+
+
+def _numbers(value: Any, kind: str, where: str) -> tuple[float, ...]:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        raise ValueError(f"expected a list of numbers for {where}, got {value!r}")
+    wanted = 2 if "..." not in kind else max(1, len(value))
+    if len(value) != wanted:
+        raise ValueError(f"expected {wanted} number{'s' * (wanted > 1)} for {where}, got {value!r}")
+    return tuple(float(v) for v in value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON and TOML can both hold it."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(v) for key, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(v) for v in value)
+    return isinstance(value, str | int | float)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -214,23 +242,29 @@ def _plain(value: Any) -> Any:
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """Nested mappings as TOML text; keys without a value are left out, as TOML has no null."""
     plain = {k: v for k, v in values.items() if not isinstance(v, Mapping) and v is not None}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
+    lines = [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in plain.items()]
     parts = ["\n".join(lines)] if lines else []
     for key, table in values.items():
         if isinstance(table, Mapping) and table:
-            name = f"{prefix}{key}"
+            name = f"{prefix}{_toml_key(key)}"
             body = to_toml(table, f"{name}.")
             own = any(not isinstance(v, Mapping) for v in table.values())
             parts.append(f"[{name}]\n{body}" if own else body)
     return "\n\n".join(part for part in parts if part)
 
 
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
+
+
 def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's, but for one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml_key(k)} = {_toml_value(v)}' for k, v in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml_value(v) for v in value)}]"
     return repr(value)

@@ -175,6 +175,9 @@ class ProofSettings:
         examples: How many of these are shown.
         resamples: Of the bootstrap.
         seed: Of the draws.
+
+    Raises:
+        ValueError: A number is too small, or there is no explainer.
     """
 
     explainers: Mapping[str, Attribution] = field(default_factory=default_explainers)
@@ -182,6 +185,15 @@ class ProofSettings:
     examples: int = 8
     resamples: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.explained < 1 or self.examples < 0 or self.resamples < 1:
+            raise ValueError(
+                "expected at least 1 explained image, 0 examples and 1 resample, "
+                f"got {self.explained}, {self.examples} and {self.resamples}"
+            )
+        if not self.explainers:
+            raise ValueError("expected at least one explainer, got none")
 
 
 @dataclass(frozen=True)
@@ -254,13 +266,14 @@ def _predictions(
         ("Worst class", "Accuracy on the class that fares worst.", WorstClass(classes)),
         ("Macro F1", "Mean over classes of the harmonic mean of precision and recall.", MacroF1(classes)),
     ]
+    resampling = {"resamples": settings.resamples, "seed": settings.seed}
     return [
         Comparison(
             name,
             told,
             *_paired(_pair(before), _pair(after), statistic, settings),
             higher_is_better=True,
-            bound=bootstrap(_pair(clean), statistic=statistic, resamples=settings.resamples) if clean else None,
+            bound=bootstrap(_pair(clean), statistic=statistic, **resampling) if clean else None,
         )
         for name, told, statistic in measures
     ]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -65,9 +66,12 @@ class Record:
             CorruptData: It is no record.
         """
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            record = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise CorruptData(f"{path} is no record of a run: {error}") from error
+        if not (isinstance(record.config, dict) and isinstance(record.results, dict)):
+            raise CorruptData(f"{path} is no record of a run: expected tables as config and results")
+        return record
 
 
 def make_record(kind: str, config: Mapping[str, Any], results: Mapping[str, Any], **more: Any) -> Record:
@@ -103,6 +107,8 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return "released"
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    if shutil.which("git") is None:
+        return "unknown (git is not installed)"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else f"unknown ({done.stderr.strip()})"
 

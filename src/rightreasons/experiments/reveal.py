@@ -18,13 +18,15 @@ from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import build_attribution, title_of
 from rightreasons.experiments.explain import Target, explain
 from rightreasons.experiments.record import environment, make_record
-from rightreasons.experiments.run import RECORD, accelerator_for
+from rightreasons.experiments.run import accelerator_for, make_folder
 from rightreasons.experiments.subject import Subject
 from rightreasons.metrics import ArtifactRelevance, EnergyInMask
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import write_whole
 
 HEATMAPS = "heatmaps.safetensors"
+# Not record.json: a run may lie in the same folder.
+REVEALED = "reveal.json"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def _percent(value: float) -> str:
 
 
 def reveal_images(subject: Subject, settings: RevealSettings, out: Path, *, device: str = "auto") -> Revealed:
-    """Explain some images; raw maps go to ``out/heatmaps.safetensors``, what was asked to ``out/record.json``."""
+    """Explain some images; raw maps go to ``out/heatmaps.safetensors``, what was asked to ``out/reveal.json``."""
+    make_folder(out)
     data = subject.data
     methods = {name: build_attribution(name, data) for name in settings.methods}
     order = torch.randperm(len(data), generator=stream(settings.seed, "explained"))
@@ -113,20 +116,19 @@ def reveal_images(subject: Subject, settings: RevealSettings, out: Path, *, devi
 
 
 def _write(subject: Subject, settings: RevealSettings, tensors: Mapping[str, Tensor], out: Path, device: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     whole = {name: values.contiguous() for name, values in tensors.items()}
     write_whole(out / HEATMAPS, safetensors.torch.save(whole))
     origin = {"run": subject.run.record.key} if subject.run is not None else {}
     config = {**asdict(settings), "data": subject.data.name, "model": repr(subject.model.network), **origin}
     results = {"index": tensors["index"].tolist(), "explained_class": tensors["target"].tolist()}
-    make_record("reveal", config, results, environment=environment(device)).write(out / RECORD)
+    make_record("reveal", config, results, environment=environment(device)).write(out / REVEALED)
 
 
 def _shares(model: AdaptedClassifier, batch: Batch, heatmaps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     shares = {}
     for title, maps in heatmaps.items():
         if batch.irrelevant is not None:
-            shares[f"{title}, irrelevant pixels"] = ArtifactRelevance()(model, batch, maps)
+            shares[f"{title} irrelevant"] = ArtifactRelevance()(model, batch, maps)
         if batch.relevant is not None:
-            shares[f"{title}, relevant pixels"] = EnergyInMask()(model, batch, maps)
+            shares[f"{title} relevant"] = EnergyInMask()(model, batch, maps)
     return shares

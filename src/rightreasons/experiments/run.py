@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from rightreasons.core import BadModel
+from rightreasons.core import BadModel, CorruptData, NotWritten, ResumeRefused
 from rightreasons.data import ImageDataset
-from rightreasons.experiments.build import build_fit_settings, build_model, build_run
-from rightreasons.experiments.config import RunConfig, as_dict, parse_run, to_toml
+from rightreasons.experiments.build import build_fit_settings, build_model, build_run, check_names
+from rightreasons.experiments.config import RunConfig, as_dict, parse_run, read_toml, to_toml
 from rightreasons.experiments.record import Record, environment, key_of, make_record
 from rightreasons.metrics import classification_report
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import load_weights, save_weights, write_whole
-from rightreasons.training import evaluate, fit
+from rightreasons.training import default_accelerator, evaluate, fit
+from rightreasons.training.checkpoint import FILE_NAME as CHECKPOINT
 
 RECORD = "record.json"
 WEIGHTS = "model.safetensors"
@@ -64,7 +68,8 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
     """Train as the configuration says, or take up what ``out`` already holds of this very run.
 
     ``out`` gets ``config.toml``, ``checkpoint.safetensors`` after each epoch, and in the end ``model.safetensors`` and
-    ``record.json``. A killed run goes on from its checkpoint; a finished one is not run again.
+    ``record.json``. A killed run goes on from its checkpoint; a finished one is not run again; one with other settings
+    is never overwritten.
 
     Args:
         config: What to run.
@@ -72,15 +77,21 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         resources: Where it runs; without an effect on what is asked.
 
     Raises:
+        ResumeRefused: ``out`` holds a run with other settings; the message names them.
         RightReasonsError, ValueError: See ``fit`` and the builders.
     """
     out = Path(out)
-    if (out / RECORD).exists() and Record.read(out / RECORD).key == key_of("train", as_dict(config)):
-        return load_run(out)
+    check_names(config)
     accelerator = accelerator_for(resources.device)
+    refuse_other_run(out, config)
+    if (out / RECORD).exists() and (out / WEIGHTS).exists():
+        run = load_run(out)
+        run.model.to(accelerator.device)
+        return run
+    if accelerator.is_main_process:
+        make_folder(out)
     splits, model, objective = build_run(config, folder=resources.folder)
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
         write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
     result = fit(
         model,
@@ -109,6 +120,55 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
     return Run(model, record, config, out)
 
 
+def refuse_other_run(out: Path, config: RunConfig) -> None:
+    """Keep what other settings left in a folder from being written over.
+
+    Raises:
+        ResumeRefused: The folder holds a run, finished or not, with other settings; the message names them.
+        CorruptData: Its record is damaged.
+    """
+    wanted = as_dict(config)
+    if (out / RECORD).exists():
+        record = Record.read(out / RECORD)
+        if record.key == key_of("train", wanted):
+            return
+        held = record.config
+    elif (out / CHECKPOINT).exists() and (out / CONFIG).exists():
+        held = as_dict(parse_run(read_toml(out / CONFIG)))
+    else:
+        return
+    before, now = dict(_flat(held)), dict(_flat(wanted))
+    keys = [key for key in dict.fromkeys([*now, *before]) if before.get(key) != now.get(key)]
+    if keys:
+        differing = ", ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in keys)
+        raise ResumeRefused(
+            f"{out} holds another run: {differing}. Name another folder for this one, or remove that one"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def make_folder(out: Path) -> None:
+    """A folder to write into, made before any work is done for it.
+
+    Raises:
+        NotWritten: It cannot be made or written into.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "a file stands there" if isinstance(error, FileExistsError) else error.strerror
+        raise NotWritten(f"cannot make the folder {out}: {reason}") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise NotWritten(f"cannot write into the folder {out}: permission denied")
+
+
 def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
     """Accuracy, macro F1 and the worst class's accuracy."""
     found = evaluate(model, data)
@@ -122,17 +182,21 @@ def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
 
 
 def load_run(out: str | Path) -> Run:
-    """A finished run from its folder.
+    """A finished run from its folder, or from the path of its record.
 
     Raises:
-        BadModel: The folder holds no finished run.
+        BadModel: The folder holds no finished run, or its network cannot be made.
+        CorruptData: Its record is damaged.
     """
     out = Path(out)
+    out = out.parent if out.name == RECORD else out
     missing = [name for name in (RECORD, WEIGHTS) if not (out / name).is_file()]
     if missing:
         raise BadModel(f"{out} holds no finished run: {missing[0]} is missing")
     record = Record.read(out / RECORD)
-    config = parse_run({k: v for k, v in record.config.items() if v is not None})
+    if record.kind != "train" or not {"shape", "classes", "test"} <= set(record.results):
+        raise CorruptData(f"{out / RECORD} is not the record of a training run")
+    config = parse_run(record.config)
     shape, classes = tuple(record.results["shape"]), len(record.results["classes"])
     model = build_model(replace(config.model, weights=""), shape, classes, seed=config.seed)
     load_weights(model.network, out / WEIGHTS)
@@ -149,7 +213,7 @@ def accelerator_for(device: str) -> Accelerator:
         raise ValueError(f"expected device auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda was asked for and torch sees no GPU here")
-    return Accelerator(cpu=device == "cpu")
+    return Accelerator(cpu=True) if device == "cpu" else default_accelerator()
 
 
 def device_name(resources: Resources) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rightreasons.attribution import GradCAM
 from rightreasons.core import Attribution, DataUnavailable
-from rightreasons.data import ImageDataset
+from rightreasons.data import DECOYS, ImageDataset, PatchProtocol
 from rightreasons.experiments.build import build_attribution, build_data, build_objective, title_of
 from rightreasons.experiments.config import Masks, RunConfig, as_dict, parse_run
 from rightreasons.experiments.prove import Bound, Proof, ProofSettings, figures, prove
@@ -111,8 +111,17 @@ def bound_arm(revised: RunConfig) -> RunConfig | None:
 
 
 def control_arms(revised: RunConfig) -> dict[str, RunConfig]:
-    """The revised training with masks that should not help."""
-    return {name: replace(revised, data=replace(revised.data, masks=masks)) for name, masks in CONTROLS.items()}
+    """The revised training with masks that should not help; only a patch has a size for wrong ones."""
+    patched = isinstance(DECOYS.get(revised.data.decoy), PatchProtocol)
+    kinds = {name: masks for name, masks in CONTROLS.items() if patched or masks != "wrong"}
+    return {name: replace(revised, data=replace(revised.data, masks=masks)) for name, masks in kinds.items()}
+
+
+def arms_of(revised: RunConfig, *, controls: bool = False) -> dict[str, RunConfig]:
+    """The configurations by name: before, after, the clean bound where there is a decoy, and the controls if asked."""
+    bound = bound_arm(revised)
+    arms = {BEFORE: plain_arm(revised), AFTER: revised} | ({BOUND: bound} if bound else {})
+    return arms | (control_arms(revised) if controls else {})
 
 
 def run_study(study: Study, out: Path, *, controls: bool = False, resources: Resources) -> StudyResult:
@@ -121,16 +130,13 @@ def run_study(study: Study, out: Path, *, controls: bool = False, resources: Res
     Raises:
         RightReasonsError: See ``train``; ``DataUnavailable`` where the data cannot be had.
     """
-    bound = bound_arm(study.run)
-    arms = {BEFORE: plain_arm(study.run), AFTER: study.run} | ({BOUND: bound} if bound else {})
-    arms |= control_arms(study.run) if controls else {}
-    runs = train_arms(arms, out, resources)
+    runs = train_arms(arms_of(study.run, controls=controls), out, resources)
     test = build_data(study.run.data, seed=study.run.data_seed, folder=resources.folder).test
     explainers = explainers_of(study.run, test, runs[AFTER].model)
     settings = ProofSettings(explainers=explainers, seed=study.run.seed)
     proof = prove_runs(runs, test, settings, resources)
     write_proof(proof, {"study": study.name, "run": as_dict(study.run)}, out, resources)
-    return StudyResult(study, runs, proof, through(study.run, explainers))
+    return StudyResult(study, runs, proof, through(study.run, test))
 
 
 def train_arms(arms: Mapping[str, RunConfig], out: Path, resources: Resources) -> dict[str, Run]:
@@ -157,8 +163,8 @@ def write_proof(proof: Proof, config: Mapping[str, Any], out: Path, resources: R
 
 def explainers_of(config: RunConfig | None, data: ImageDataset, model: AdaptedClassifier) -> dict[str, Attribution]:
     """The explainer of the run's loss first, then those that it was not trained through."""
-    terms = build_objective(config.terms, data).terms.values() if config is not None else ()
-    own = [term.loss.attribution for term in terms if term.loss.attribution is not None][:1]
+    trained = trained_through(config, data)
+    own = [trained] if trained is not None else []
     others = [
         build_attribution("saliency", data, {"score": "sum_log_probabilities"}),
         build_attribution("integrated_gradients", data, {"score": "log_probability"}),
@@ -169,9 +175,16 @@ def explainers_of(config: RunConfig | None, data: ImageDataset, model: AdaptedCl
     return {title_of(method): method for method in [*own, *(m for m in others if type(m) not in taken)]}
 
 
-def through(config: RunConfig | None, explainers: Mapping[str, Attribution]) -> str | None:
+def trained_through(config: RunConfig | None, data: ImageDataset) -> Attribution | None:
+    """The explainer of the run's first loss that has one."""
+    terms = build_objective(config.terms, data).terms.values() if config is not None else ()
+    return next((term.loss.attribution for term in terms if term.loss.attribution is not None), None)
+
+
+def through(config: RunConfig | None, data: ImageDataset) -> str | None:
     """Title of the explainer that the run was trained through, if any."""
-    return next(iter(explainers)) if config is not None and config.terms else None
+    trained = trained_through(config, data)
+    return None if trained is None else title_of(trained)
 
 
 def demonstrate(

@@ -11,8 +11,9 @@ from rightreasons.core import BadModel
 from rightreasons.data import DATASETS, ImageDataset
 from rightreasons.experiments.build import build_data, build_model, open_folder, shown
 from rightreasons.experiments.config import DataConfig, ModelConfig
-from rightreasons.experiments.run import RECORD, Resources, Run, load_run
+from rightreasons.experiments.run import RECORD, Resources, Run, accelerator_for, load_run
 from rightreasons.models import AdaptedClassifier, check_fits
+from rightreasons.training import device_of
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Question:
     Attributes:
         data: The images; ``None`` takes the test images of the run.
         model: The network that weights belong to; a run has its own.
+        layer: The layer to explain; empty takes the run's or the network's own.
         seed: Of decoys and draws.
     """
 
     data: DataConfig | None = None
     model: ModelConfig | None = None
+    layer: str = ""
     seed: int = 0
 
 
@@ -54,13 +57,20 @@ def open_subject(path: Path | None, question: Question, resources: Resources) ->
         resources: Where the data lie.
 
     Raises:
-        BadModel: Neither a run nor weights, or they cannot take the images.
-        ValueError: No data were named and there is no run to take them from.
+        BadModel: Neither a run nor weights, they cannot take the images, or there is no such layer.
+        ValueError: No data were named and there is no run to take them from, or they have other classes than the run.
     """
     run = load_run(path) if path is not None and _is_run(path) else None
     images = question_images(question, run, resources)
+    if run is not None and images.classes != tuple(run.record.results["classes"]):
+        raise ValueError(
+            f"{path} was trained on the classes {', '.join(run.record.results['classes'])}; "
+            f"{images.name} has {', '.join(images.classes)}"
+        )
     model = run.model if run is not None else _with_weights(path, question, images)
-    check_fits(model, images[0].inputs, images.target)
+    model = model.explaining(question.layer) if question.layer else model
+    model.to(accelerator_for(resources.device).device)
+    check_fits(model, images[0].inputs.to(device_of(model)), images.target)
     return Subject(model, images, run)
 
 
@@ -74,6 +84,8 @@ def _with_weights(path: Path | None, question: Question, images: ImageDataset) -
     config = question.model
     if config is None or not (path or config.weights):
         raise BadModel("expected the folder of a run, or a network and its weights: --model and --weights")
+    if path and config.weights:
+        raise ValueError(f"expected one file of weights, got {path} and {config.weights}")
     config = replace(config, weights=str(path or config.weights))
     return build_model(config, images.shape, len(images.classes), seed=question.seed).eval()
 
@@ -86,11 +98,18 @@ def question_images(question: Question, run: Run | None, resources: Resources) -
             raise ValueError("expected images to look at: name them with --data")
         return build_data(run.config.data, seed=run.config.data_seed, folder=resources.folder).test
     if run is not None:
-        data = replace(data, pixels=run.config.data.pixels)
-    if data.name in DATASETS:
+        data = _as_trained(data, run)
+    if data.name in DATASETS or not Path(data.name).is_dir():
         return build_data(data, seed=question.seed, folder=resources.folder).test
     classes = tuple(run.record.results["classes"]) if run is not None else None
     return shown(open_folder(data.name, data, classes=classes), data, "test", seed=question.seed)
+
+
+def _as_trained(data: DataConfig, run: Run) -> DataConfig:
+    """The images in the form that the run's model takes: its pixel range, channels and, unless told, size."""
+    trained = run.config.data
+    channels = run.record.results["shape"][0]
+    return replace(data, pixels=trained.pixels, channels=channels, resize=data.resize or trained.resize)
 
 
 def describe(data: ImageDataset) -> dict[str, str]:
