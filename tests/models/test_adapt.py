@@ -89,6 +89,16 @@ def test_a_model_that_does_not_fit_the_data_says_so():
         check_fits(model, inputs, target + 1)
 
 
+@pytest.mark.parametrize("error", [AssertionError("expected 224"), TypeError("missing text"), IndexError])
+def test_a_network_may_refuse_in_its_own_way(error):
+    class Picky(nn.Module):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(BadModel, match="cannot take images of shape"):
+        check_fits(adapt(Picky()), *images(1))
+
+
 def test_the_baseline_has_the_papers_number_of_parameters():
     assert sum(p.numel() for p in BaselineCNN().parameters()) == 225_610
     assert adapt(BaselineCNN()).layer == "3"
@@ -104,7 +114,7 @@ def test_lenet_is_the_protocols():
     net = LeNet()
     assert (net.fc1.in_features, net.fc1.out_features, net.fc2.out_features) == (800, 256, 10)
     assert LeNet((1, 8, 8), 10, kernel=3, padding=1)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
-    with pytest.raises(BadModel, match="too small"):
+    with pytest.raises(BadModel, match="images of 8 pixels are too small"):
         LeNet((1, 8, 8))
 
 

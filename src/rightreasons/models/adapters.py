@@ -96,8 +96,11 @@ def check_fits(model: AdaptedClassifier, inputs: Tensor, target: Tensor) -> None
     try:
         with torch.no_grad():
             logits = model(inputs[:1])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except BadModel:
+        raise
+    except Exception as error:
+        # Networks refuse in their own ways: a RuntimeError of torch, an assertion on the size, a TypeError.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadModel(
             f"the network cannot take images of shape {tuple(inputs.shape[1:])} (channels, height, width): {reason}"
         ) from error

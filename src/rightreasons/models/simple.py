@@ -68,10 +68,7 @@ class LeNet(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = shape
-        rows, columns = (
-            _after(after_one, kernel, padding)
-            for after_one in (_after(height, kernel, padding), _after(width, kernel, padding))
-        )
+        rows, columns = (_after_two(side, kernel, padding) for side in (height, width))
         self.conv1 = nn.Conv2d(channels, filters[0], kernel, padding=padding)
         self.conv2 = nn.Conv2d(filters[0], filters[1], kernel, padding=padding)
         self.pool = nn.MaxPool2d(2)
@@ -87,11 +84,13 @@ class LeNet(nn.Module):
         return self.fc2(self.relu(self.fc1(maps.flatten(1))))  # type: ignore[no-any-return]
 
 
-def _after(size: int, kernel: int, padding: int) -> int:
-    """Side of the map after a convolution and a 2x2 pooling."""
-    side = (size + 2 * padding - kernel + 1) // 2
+def _after_two(size: int, kernel: int, padding: int) -> int:
+    """Side of the map after two convolutions, each with a 2x2 pooling behind it."""
+    side = size
+    for _ in range(2):
+        side = (side + 2 * padding - kernel + 1) // 2
     if side < 1:
-        raise BadModel(f"images of {size} pixels are too small for kernel {kernel} with padding {padding}")
+        raise BadModel(f"images of {size} pixels are too small for two convolutions of {kernel}, padding {padding}")
     return side
 
 
@@ -109,7 +108,7 @@ class BaselineCNN(nn.Sequential):
 
     def __init__(self, shape: tuple[int, int, int] = (3, 28, 28), classes: int = 10, *, dropout: float = 0.5) -> None:
         channels, height, width = shape
-        rows, columns = (_after(_after(side, 3, 0), 3, 0) for side in (height, width))
+        rows, columns = (_after_two(side, 3, 0) for side in (height, width))
         super().__init__(
             nn.Conv2d(channels, 32, 3),
             nn.ReLU(),
