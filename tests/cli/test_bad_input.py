@@ -319,3 +319,9 @@ def test_a_picture_of_one_pixel(project):
     Image.fromarray(np.zeros((1, 1, 3), np.uint8)).save("photos/left/3.png")
     assert "photos/left/3.png is 1x1" in cli("data", "photos").mistake
     assert SIDE > 1
+
+
+@pytest.mark.parametrize("words", [["demo"], ["prove", "a", "b"], ["reveal", "a"]])
+def test_only_training_is_launched_in_several_processes(words, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "runs in one process" in cli(*words).mistake

@@ -33,9 +33,11 @@ def demo(
 ) -> None:
     """Catch a real classifier cheating, repair it, and prove the repair: writes OUT/index.html."""
     from rightreasons.cli import show
+    from rightreasons.cli.settings import one_process
     from rightreasons.experiments import Resources, demonstrate
     from rightreasons.reports import study_page, write
 
+    one_process("demo")
     resources = Resources(device, data_folder, show.progress(quiet))
     result, note = demonstrate(study, out, seed=seed, controls=controls, resources=resources, say=show.warn)
     page = write(study_page(result, rerun=(show.this_command(),), notes=(note,) if note else ()), out / "index.html")

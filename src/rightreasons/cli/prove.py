@@ -41,10 +41,11 @@ def prove(
 ) -> None:
     """Compare two models with intervals, controls and a second explainer: writes OUT/index.html and OUT/proof.json."""
     from rightreasons.cli import show
-    from rightreasons.cli.settings import changed, data_config
+    from rightreasons.cli.settings import changed, data_config, one_process
     from rightreasons.experiments import CompareSettings, ModelConfig, Question, Resources, compare
     from rightreasons.reports import comparison_page, write
 
+    one_process("prove")
     network = changed(ModelConfig(), name=model) if model else None
     images = data_config(data, decoy=decoy, resize=resize, channels=channels)
     result = compare(

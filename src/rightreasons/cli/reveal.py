@@ -37,10 +37,11 @@ def reveal(
 ) -> None:
     """Write what a classifier looks at: OUT/sheet.png, the raw maps in OUT/heatmaps.safetensors, OUT/reveal.json."""
     from rightreasons.cli import show
-    from rightreasons.cli.settings import changed, data_config
+    from rightreasons.cli.settings import changed, data_config, one_process
     from rightreasons.experiments import ModelConfig, Question, Resources, RevealSettings, open_subject, reveal_images
     from rightreasons.reports import reveal_sheet
 
+    one_process("reveal")
     if run is not None and run.is_dir() and (model or weights):
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,16 @@ def changed(config: T, **flags: Any) -> T:
     """The configuration with the flags that were given."""
     given = {key: value for key, value in flags.items() if value is not None}
     return replace(config, **given)  # type: ignore[type-var]
+
+
+def one_process(command: str) -> None:
+    """Refuse to run side by side with itself.
+
+    Raises:
+        ValueError: Several processes were launched together.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"{command} runs in one process; train and revise can be launched in several")
 
 
 def data_config(name: str | None, **flags: Any) -> DataConfig | None:
