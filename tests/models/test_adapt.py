@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -132,8 +133,10 @@ def test_a_users_network_is_found_by_file_and_by_package(tmp_path, monkeypatch):
     )
     file = tmp_path / "mine.py"
     assert isinstance(build(f"{file}:net", (1, 4, 4), 2), nn.Sequential)
+    (tmp_path / "a_package_of_mine.py").write_text(file.read_text())
     monkeypatch.chdir(tmp_path)
-    assert isinstance(build("mine:net", (1, 4, 4), 2), nn.Sequential)
+    assert isinstance(build("a_package_of_mine:net", (1, 4, 4), 2), nn.Sequential)
+    assert "mine" not in sys.modules
     for name, message in {
         f"{file}:missing": "no function 'missing'",
         f"{file}:number": "no function 'number'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -66,12 +67,14 @@ def _find(name: str) -> Callable[..., nn.Module]:
 def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise BadModel(f"no file {path}; a model is named path/to/file.py:function or package.module:function")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: the file must neither hide a package of its name nor another file of it.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"_user_model_{digest}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BadModel(f"{path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs, as an import would: dataclasses inside look their module up.
-    sys.modules.setdefault(path.stem, module)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
