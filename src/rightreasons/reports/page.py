@@ -164,9 +164,21 @@ class Example:
 
     @property
     def paired_method(self) -> str:
-        """The first method with a map of both models; empty if there is none."""
-        shared = (name for name in self.methods if all(name in panel.heatmaps for panel in self.panels))
-        return next(shared, "") if len(self.panels) == 2 else ""
+        """Of the methods with a map of both models, that whose share on the mask fell most; empty if there is none."""
+        if len(self.panels) != 2:
+            return ""
+        shared = [name for name in self.methods if all(name in panel.heatmaps for panel in self.panels)]
+        return max(shared, key=self._fall, default="")
+
+    def _fall(self, method: str) -> float:
+        """By how much the share of the map on the mask fell; 0 where that is not defined."""
+        if self.mask is None:
+            return 0.0
+        before, after = (
+            share_inside(panel.heatmaps[method][0], self.mask, signed=panel.heatmaps[method][1])
+            for panel in self.panels
+        )
+        return before - after if np.isfinite([before, after]).all() else 0.0
 
     def map_of(self, panel: Panel, method: str) -> str:
         """A panel's map by that method, as an address."""
