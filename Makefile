@@ -59,6 +59,9 @@ $(VENV)/.peers: $(VENV)/.ok
 	@$(call install,--no-deps grad-cam)
 	@touch $@
 
+benchmark: $(VENV)/.ok  ## what a training step costs, as a multiple of a plain one
+	@$(BIN)/python benchmarks/step_cost.py --rounds 20 --threads 1
+
 format: $(VENV)/.ok  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .

@@ -187,11 +187,11 @@ def test_the_page_of_a_study_names_its_protocol_and_published_numbers(proof, run
 
 
 def test_the_page_of_two_models_of_the_users_own(proof, runs):
-    content = comparison_page(Compared(proof, {}, None), rerun=("again",))
+    content = comparison_page(Compared(proof, {}, None, own_test=False), rerun=("again",))
     assert content.protocol.id == "photos <b>"
     assert content.trained_through is None
     assert content.headline[0].after == proof["Accuracy"].after
-    assert "[terms.rrr]" in comparison_page(Compared(proof, runs, "Saliency"), rerun=()).config
+    assert "[terms.rrr]" in comparison_page(Compared(proof, runs, "Saliency", own_test=True), rerun=()).config
 
 
 def test_a_measure_that_is_not_defined_is_shown_as_such(proof, runs):

@@ -37,6 +37,17 @@ from rightreasons.training import FitSettings, Objective, Term
 
 T = TypeVar("T")
 TITLES = {
+    "ablation_cam": "Ablation-CAM",
+    "cam": "CAM",
+    "eigen_cam": "Eigen-CAM",
+    "hi_res_cam": "HiRes-CAM",
+    "kernel_shap": "KernelSHAP",
+    "layer_cam": "Layer-CAM",
+    "lime": "LIME",
+    "lrp": "LRP",
+    "rise": "RISE",
+    "score_cam": "Score-CAM",
+    "x_grad_cam": "XGrad-CAM",
     "grad_cam": "Grad-CAM",
     "grad_cam_plus_plus": "Grad-CAM++",
     "input_x_gradient": "Input x gradient",

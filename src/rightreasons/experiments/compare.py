@@ -45,11 +45,13 @@ class Compared:
         proof: The numbers.
         runs: The runs behind them, as far as there are any.
         trained_through: Title of the explainer in the loss, if there was one.
+        own_test: The images are the revised run's own test images, not named for the comparison.
     """
 
     proof: Proof
     runs: Mapping[str, Run]
     trained_through: str | None
+    own_test: bool
 
 
 def compare(
@@ -86,7 +88,7 @@ def compare(
         proof = prove(first.model, second.model, second.data, proof_settings)
     asked = {"before": str(paths[0]), "after": str(paths[1]), "data": second.data.name, "seed": question.seed}
     write_proof(proof, asked | ({"run": as_dict(config)} if config else {}), out, resources)
-    return Compared(proof, runs, through(config, second.data))
+    return Compared(proof, runs, through(config, second.data), own_test=question.data is None)
 
 
 def _same_images(question: Question, second: Subject) -> Question:

@@ -62,7 +62,7 @@ def comparison_page(compared: Compared, *, rerun: tuple[str, ...]) -> PageConten
     """The page of two models of the user's own."""
     protocol = Protocol(
         id=compared.proof.data,
-        description="Two models on the same images, which neither was trained on.",
+        description=_told(compared),
         source="the user's own data",
     )
     return proof_page(
@@ -70,6 +70,13 @@ def comparison_page(compared: Compared, *, rerun: tuple[str, ...]) -> PageConten
         compared.runs,
         Story("Before and after", protocol, rerun, trained_through=compared.trained_through),
     )
+
+
+def _told(compared: Compared) -> str:
+    """What is known of the images: only a run's own test images are known to be apart from its training."""
+    if compared.own_test:
+        return "Two models on the same images: the test images of the revised run, which it was not trained on."
+    return "Two models on the same images, which were named for this comparison; nothing checked that they are new."
 
 
 def proof_page(proof: Proof, runs: Mapping[str, Run], story: Story) -> PageContent:
@@ -119,7 +126,7 @@ def verdict(proof: Proof) -> str:
 
 
 def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} %"
+    return f"{100 * estimate.value:.1f} %" if np.isfinite(estimate.value) else "an undefined share"
 
 
 def _example(example: ProofExample, proof: Proof) -> Example:
