@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rightreasons.attribution import ATTRIBUTIONS
-from rightreasons.core import Attribution, BadModel, Batch, Catalogue, ExplanationLoss, RightReasonsError
+from rightreasons.core import Attribution, BadModel, Catalogue, ExplanationLoss, RightReasonsError
 from rightreasons.data import (
     DATASETS,
     DECOYS,
@@ -23,7 +23,6 @@ from rightreasons.data import (
     ImageFolder,
     Rescaled,
     WithMasks,
-    augment,
     decoy,
     load,
     split,
@@ -191,10 +190,10 @@ def build_loss(config: TermConfig, data: ImageDataset) -> ExplanationLoss:
 def build_attribution(name: str, data: ImageDataset, settings: Mapping[str, Any] | None = None) -> Attribution:
     """An attribution; references and the baseline come from the data unless they are set."""
     filled = dict(settings or {})
-    known = {f.name for f in dataclasses.fields(ATTRIBUTIONS[name])}  # type: ignore[arg-type]
-    if "references" in known and "references" not in filled:
+    own = {f.name: f.default for f in dataclasses.fields(ATTRIBUTIONS[name])}  # type: ignore[arg-type]
+    if "references" in own and "references" not in filled:
         filled["references"] = references(data)
-    if "baseline" in known and "baseline" not in filled:
+    if isinstance(own.get("baseline"), float) and "baseline" not in filled:
         filled["baseline"] = data.pixel_range[0]
     return make(ATTRIBUTIONS, name, filled)
 
@@ -236,21 +235,11 @@ def called(class_: Callable[..., T], settings: Mapping[str, Any], told: str) -> 
         raise ValueError(f"{told} cannot be made with {dict(settings)}: {error}") from error
 
 
-@dataclass(frozen=True)
-class _Move:
-    """An augmentation in the form that the loop calls."""
-
-    settings: Augmentation
-
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        return augment(batch, self.settings, generator)
-
-
 def build_fit_settings(config: TrainingConfig, seed: int) -> FitSettings:
     """How to train."""
     values = dataclasses.asdict(config)
     moves = values.pop("augmentation")
-    move = _Move(called(Augmentation, moves, "augmentation")) if moves else None
+    move = called(Augmentation, moves, "augmentation") if moves else None
     return FitSettings(**values, seed=seed, augmentation=move)
 
 

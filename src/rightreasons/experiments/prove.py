@@ -221,8 +221,9 @@ def prove(
     """Compare two models on data that neither was trained on.
 
     Predictions are compared on all images; heatmaps, always of the class that the model predicts, on some drawn at
-    random. Every interval is a 95 % bootstrap interval over images, paired where models are compared. Where the data
-    carry a decoy, the images are shown again with only the decoy changed to see how many predictions follow it.
+    random. Every interval is a 95 % bootstrap interval over images, paired where models are compared; that of the
+    worst class, and of a share of 0 or 1, is exact instead (Clopper-Pearson). Where the data carry a decoy, the images
+    are shown again with only the decoy changed to see how many predictions follow it.
 
     Args:
         before: The model as it was.
