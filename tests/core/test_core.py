@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from rightreasons.core import Batch, Catalogue
-from rightreasons.core.hooks import captured, preserved
+from rightreasons.core import Batch, Catalogue, UnknownName
+from rightreasons.core.hooks import captured, modes_kept, preserved
 from rightreasons.core.tensors import resized, unit_maximum
 
 
@@ -62,4 +62,49 @@ def test_a_map_of_zeros_stays_zero_under_normalization_and_its_gradient_is_finit
     unit_maximum(heatmap).sum().backward()
     assert torch.isfinite(heatmap.grad).all()
     assert unit_maximum(torch.tensor([[[[2.0, -4.0]]]])).tolist() == [[[[0.5, -1.0]]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_peak_too_small_to_divide_by_counts_as_zero(dtype):
+    tiny = torch.finfo(dtype).tiny
+    heatmap = torch.tensor([tiny / 8, -tiny / 4, tiny, -2 * tiny], dtype=dtype).view(2, 1, 1, 2).requires_grad_()
+    found = unit_maximum(heatmap)
+    assert found.flatten().tolist() == [0, 0, 0.5, -1]
+    found.square().mean().backward()
+    assert heatmap.grad.isfinite().all()
+    assert not heatmap.grad[0].any()
     assert resized(torch.ones(1, 1, 2, 2), (4, 6)).shape == (1, 1, 4, 6)
+
+
+def test_preserved_sees_a_sub_module_in_training_mode():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+    net[1].train()
+    before = net[1].running_mean.clone()
+    with preserved(net):
+        net(torch.randn(5, 2) + 3)
+    assert net[1].running_mean.equal(before)
+
+
+def test_modes_come_back_one_by_one():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train()
+    net[1].eval()
+    with modes_kept(net):
+        net.eval()
+    assert [module.training for module in net.modules()] == [True, True, False]
+
+
+def test_a_catalogue_keeps_the_contract_of_a_mapping():
+    shapes = Catalogue("shape", cube=int)
+    assert shapes.get("cone") is None
+    assert shapes.get("cone", float) is float
+    with pytest.raises(UnknownName) as caught:
+        shapes["cone"]
+    assert isinstance(caught.value, KeyError)
+    assert str(caught.value) == "unknown shape 'cone'. There are: cube"
+
+
+def test_batches_are_compared_by_identity():
+    one, other = (Batch(torch.zeros(2, 1, 2, 2), torch.arange(2)) for _ in range(2))
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2

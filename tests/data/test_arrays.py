@@ -114,3 +114,42 @@ def test_a_split_is_stratified_disjoint_and_seeded():
 def test_a_split_with_an_empty_part_is_refused(share):
     with pytest.raises(ValueError, match="share"):
         split(images(), share)
+
+
+def test_the_fingerprint_does_not_depend_on_the_chunks():
+    masks = {"irrelevant": torch.rand(6, 1, 4, 5), "group": torch.arange(6)}
+    data = ArrayDataset(images().images, torch.arange(6) % 3, classes=list("abc"), name="made", **masks)
+    assert len({data.fingerprint(chunk=chunk) for chunk in (1, 2, 4, 6, 100)}) == 1
+
+
+def test_the_fingerprint_sees_shapes_types_and_every_field():
+    def of(*size, dtype=torch.uint8, **more):
+        pixels = torch.zeros(4, 1, *size, dtype=dtype)
+        return ArrayDataset(pixels, torch.zeros(4).long(), classes=["a"], name="made", **more).fingerprint()
+
+    mask = torch.zeros(4, 1, 8, 8)
+    found = [
+        of(8, 8),
+        of(4, 16),
+        of(8, 8, group=torch.zeros(4).long()),
+        of(8, 8, group=torch.arange(4)),
+        of(8, 8, relevant=mask),
+        of(8, 8, irrelevant=mask),
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_the_sampled_fingerprint_sees_labels_and_first_and_last_images():
+    def changed(change):
+        data = images(100)
+        change(data)
+        return data.sampled_fingerprint(8)
+
+    same = [changed(lambda data: None) for _ in range(2)]
+    others = [
+        changed(lambda data: data.images[0].bitwise_xor_(torch.tensor(1, dtype=torch.uint8))),
+        changed(lambda data: data.images[99].bitwise_xor_(torch.tensor(1, dtype=torch.uint8))),
+        changed(lambda data: data.target[50].add_(1)),
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *others}) == 4

@@ -64,7 +64,7 @@ def test_masks_are_read_beside_the_images(root):
     assert unannotated.annotated.tolist() == [False]
 
 
-@pytest.mark.parametrize("kind", ["ones", "palette", "bilevel", "color"])
+@pytest.mark.parametrize("kind", ["ones", "palette", "bilevel", "color", "red", "layer", "black layer"])
 def test_every_usual_form_of_a_mask_is_understood(root, kind):
     on = np.zeros((4, 6), np.uint8)
     on[:, 3:] = 1
@@ -76,6 +76,11 @@ def test_every_usual_form_of_a_mask_is_understood(root, kind):
         image = Image.fromarray(on * 255).convert("1")
     elif kind == "color":
         image = Image.fromarray(on * 255).convert("RGB")
+    elif kind == "red":
+        image = Image.fromarray(np.stack([on * 255, on * 0, on * 0], axis=2))
+    elif kind.endswith("layer"):
+        brush = 0 if kind == "black layer" else 255
+        image = Image.fromarray(np.stack([on * 0 + brush] * 3 + [on * 255], axis=2), "RGBA")
     (root / "dog" / "relevant").mkdir()
     image.save(root / "dog" / "relevant" / "c.png")
     assert torch.equal(ImageFolder(root)[2].relevant[0, 0], torch.from_numpy(on).float())

@@ -122,3 +122,11 @@ def test_nothing_asked_nothing_changed_and_a_seed_repeats():
 def test_settings_out_of_range(settings):
     with pytest.raises(ValueError, match="expected"):
         Augmentation(**settings)
+
+
+def test_an_augmentation_is_called_as_the_loop_calls_it():
+    batch = marked(8)
+    moved, expected = EVERYTHING(batch, generator()), augment(batch, EVERYTHING, generator())
+    assert moved.inputs.equal(expected.inputs)
+    assert moved.irrelevant.equal(expected.irrelevant)
+    assert not moved.inputs.equal(batch.inputs)

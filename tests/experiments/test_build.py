@@ -131,12 +131,12 @@ def test_initial_weights_follow_from_the_seed_and_leave_the_dice_alone():
 def test_a_network_of_the_users_own_by_file_and_by_package(tmp_path, monkeypatch):
     network_file(tmp_path / "my_net.py")
     by_file = build_model(ModelConfig(f"{tmp_path}/my_net.py:build"), (3, SIDE, SIDE), 2, seed=0)
-    package = tmp_path / "mine"
+    package = tmp_path / "package_of_mine"
     package.mkdir()
     (package / "__init__.py").write_text("")
     network_file(package / "net.py")
     monkeypatch.chdir(tmp_path)
-    by_package = build_model(ModelConfig("mine.net:build"), (3, SIDE, SIDE), 2, seed=0)
+    by_package = build_model(ModelConfig("package_of_mine.net:build"), (3, SIDE, SIDE), 2, seed=0)
     assert by_file.layer == by_package.layer == "0"
     assert all(a.equal(b) for a, b in zip(by_file.parameters(), by_package.parameters(), strict=True))
 

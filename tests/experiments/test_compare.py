@@ -241,3 +241,25 @@ def test_a_data_set_is_described(own):
 def test_runs_do_not_depend_on_the_folder_they_were_started_in(own, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert load_run(own / "run").out == Path(own / "run")
+
+
+def test_runs_that_hold_out_different_images_are_not_compared(own, tmp_path):
+    config = load_run(own / "run").config
+    train(replace(config, seed=5), tmp_path / "other", RESOURCES)
+    with pytest.raises(ValueError, match="the runs hold out different images"):
+        compare((tmp_path / "other", own / "revised"), Question(), FEW, out=tmp_path / "proof", resources=RESOURCES)
+
+
+def test_a_folder_of_train_and_test_is_told_apart(own, tmp_path):
+    for part in ("train", "test"):
+        image_folder(tmp_path / "photos" / part)
+    with pytest.raises(ValueError, match=r"--data .*photos/train --test .*photos/test"):
+        build_data(DataConfig(str(tmp_path / "photos")), seed=0)
+
+
+def test_a_users_file_may_import_its_neighbor(tmp_path):
+    (tmp_path / "the_neighbor_of_mine.py").write_text("from torch import nn\nclass Net(nn.Flatten):\n    pass\n")
+    (tmp_path / "own_net.py").write_text("from the_neighbor_of_mine import Net\ndef build():\n    return Net()\n")
+    build_model(ModelConfig(f"{tmp_path}/own_net.py:build"), (1, 2, 2), 4, seed=0)
+    with pytest.raises(BadModel, match=r"expected the function too, .*own_net\.py:function"):
+        build_model(ModelConfig(f"{tmp_path}/own_net.py"), (1, 2, 2), 4, seed=0)

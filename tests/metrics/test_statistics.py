@@ -64,26 +64,132 @@ def test_the_mean_against_a_loop():
     assert estimate.count == 40
 
 
-def test_macro_f1_and_worst_figures_against_a_loop():
+def test_macro_f1_and_accuracy_against_a_loop():
     target = torch.arange(60) % 10
-    prediction, group = predictions(1, target, 0.5), torch.arange(60) // 20
+    prediction = predictions(1, target, 0.5)
     draws = drawn_images(60, 50)
-
-    def worst(draw, of):
-        right = (prediction == target)[draw].double()
-        return min(float(right[of[draw] == value].mean()) for value in set(of[draw].tolist()))
-
     f1 = [f1_score(target[d], prediction[d], average="macro") for d in draws]
-    cases = [
-        (MacroF1(10), (prediction, target), f1),
-        (WorstClass(10), (prediction, target), [worst(d, target) for d in draws]),
-        (WorstGroup(3), (prediction, target, group), [worst(d, group) for d in draws]),
-        (Accuracy(), (prediction, target), [float((prediction == target)[d].double().mean()) for d in draws]),
-    ]
-    for statistic, arrays, expected in cases:
-        estimate = bootstrap(arrays, statistic=statistic, resamples=50)
-        assert estimate.value == pytest.approx(statistic(*arrays))
+    cases = [(MacroF1(10), f1), (Accuracy(), [float((prediction == target)[d].double().mean()) for d in draws])]
+    for statistic, expected in cases:
+        estimate = bootstrap((prediction, target), statistic=statistic, resamples=50)
+        assert estimate.value == pytest.approx(statistic(prediction, target))
         assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
+
+
+def exact(hits, size, confidence):
+    interval = scipy.stats.binomtest(hits, size).proportion_ci(confidence, method="exact")
+    return interval.low, interval.high
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_bounds_of_worst_figures_against_scipy(confidence):
+    target = torch.arange(90) % 5  # of 7 classes, two have no image
+    right = torch.arange(90) % 4 > 0
+    right[target == 2] = True
+    right[target == 4] = False
+    prediction, group = torch.where(right, target, 6), torch.arange(90) // 40
+    cases = [
+        (WorstClass(7), (prediction, target), target, 5),
+        (WorstGroup(4), (prediction, target, group), group, 3),
+    ]
+    for statistic, arrays, of, number in cases:
+        parts = [right[of == value] for value in range(number)]
+        bounds = [exact(int(part.sum()), len(part), confidence ** (1 / number)) for part in parts]
+        estimate = bootstrap(arrays, statistic=statistic, confidence=confidence)
+        assert estimate.value == min(float(part.double().mean()) for part in parts)
+        assert (estimate.low, estimate.high) == pytest.approx([min(ends) for ends in zip(*bounds, strict=True)])
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_ten_equal_classes_hold_their_own_accuracy():
+    target = torch.arange(1000) // 100
+    prediction = torch.where(torch.arange(1000) % 100 < 90, target, 10)
+    estimate = bootstrap((prediction, target), statistic=WorstClass(11))
+    assert estimate.value == pytest.approx(0.9)
+    assert estimate.low < 0.9 < estimate.high
+
+
+def test_a_paired_worst_figure_is_what_both_intervals_allow():
+    target = torch.arange(200) % 4
+    before, after = (predictions(seed, target, right) for seed, right in ((0, 0.1), (1, 0.9)))
+    paired = paired_bootstrap((before, target), (after, target), statistic=WorstClass(4))
+    assert paired.before == bootstrap((before, target), statistic=WorstClass(4))
+    first, second = (bootstrap((guess, target), statistic=WorstClass(4), confidence=0.975) for guess in (before, after))
+    difference = paired.difference
+    assert difference.value == second.value - first.value
+    assert (difference.low, difference.high) == pytest.approx((second.low - first.high, second.high - first.low))
+    assert 0 < difference.low < difference.value < difference.high
+
+
+@pytest.mark.parametrize("rates", [[0.9] * 10, [0.7] + [0.95] * 9], ids=["all equal", "one is worst"])
+def test_the_worst_class_is_covered_as_often_as_it_says(rates):
+    target, chance = torch.arange(1000) // 100, torch.tensor(rates).repeat_interleave(100)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn():
+        return torch.where(torch.rand(1000, generator=generator) < chance, target, 10), target
+
+    trials = [paired_bootstrap(drawn(), drawn(), statistic=WorstClass(11)) for _ in range(300)]
+    assert sum(trial.before.low <= min(rates) <= trial.before.high for trial in trials) >= 0.95 * 300
+    assert sum(trial.difference.low <= 0 <= trial.difference.high for trial in trials) >= 0.95 * 300
+    assert all(part.low <= part.value <= part.high for trial in trials for part in trial)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_scores_that_are_all_zero_or_all_one_are_not_certain(confidence):
+    zeros, ones = torch.zeros(1000), torch.ones(1000)
+    none, every = bootstrap(zeros, confidence=confidence), bootstrap(ones, confidence=confidence)
+    assert (none.value, none.low, none.high) == pytest.approx((0, *exact(0, 1000, confidence)))
+    assert (every.value, every.low, every.high) == pytest.approx((1, *exact(1000, 1000, confidence)))
+    target = torch.arange(1000) % 10
+    assert bootstrap((target, target), statistic=Accuracy(), confidence=confidence) == every
+    assert bootstrap(torch.tensor([math.nan] * 3 + [0.0] * 1000), confidence=confidence) == none
+
+
+def test_the_difference_of_scores_without_variation():
+    zeros, ones, share = torch.zeros(1000), torch.ones(1000), exact(0, 1000, 0.95)[1]
+    for before, after, interval in [
+        (zeros, zeros, (0, -share, share)),
+        (ones, ones, (0, -share, share)),
+        (zeros, ones, (1, 1 - 2 * share, 1)),
+        (ones, zeros, (-1, -1, 2 * share - 1)),
+    ]:
+        paired = paired_bootstrap(before, after)
+        assert paired.before == bootstrap(before)
+        assert paired.after == bootstrap(after)
+        assert (paired.difference.value, paired.difference.low, paired.difference.high) == pytest.approx(interval)
+
+
+def test_one_of_two_models_without_variation():
+    zeros, some = torch.zeros(200), (torch.arange(200) < 40).float()
+    paired = paired_bootstrap(zeros, some)
+    assert paired.before == bootstrap(zeros)
+    assert paired.after == bootstrap(some)
+    assert (paired.difference.low, paired.difference.high) == (paired.after.low, paired.after.high)
+    same = paired_bootstrap(some, some)
+    assert same.before == same.after == bootstrap(some)
+    assert (same.difference.low, same.difference.high) == pytest.approx(
+        (-exact(0, 200, 0.95)[1], exact(0, 200, 0.95)[1])
+    )
+
+
+def test_other_scores_without_variation_stay_with_the_bootstrap():
+    half = torch.full((50,), 0.5)
+    assert (bootstrap(half).low, bootstrap(half).high) == (0.5, 0.5)
+    paired = paired_bootstrap(normal(50), normal(50))
+    assert (paired.difference.low, paired.difference.high) == (0, 0)
+
+
+def test_a_rare_hit_is_covered_though_most_samples_have_none():
+    generator = torch.Generator().manual_seed(0)
+    trials = []
+    for _ in range(300):
+        before, after = (torch.rand((2, 100), generator=generator) < 0.001).float()
+        trials.append(paired_bootstrap(before, after, resamples=50))
+    empty = [trial for trial in trials if trial.before.value == trial.after.value == 0]
+    assert len(empty) > 200
+    assert all(trial.before.low <= 0.001 <= trial.before.high for trial in empty)
+    assert all(trial.difference.low < 0 < trial.difference.high for trial in empty)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -176,11 +282,13 @@ def test_scores_of_zero_and_one_may_be_booleans():
 
 
 def test_many_images_are_counted_exactly():
-    target = torch.zeros(70_001, dtype=torch.long)
+    target = torch.arange(70_001) % 2
     prediction = target.clone()
     prediction[0] = 1
-    estimate = bootstrap((prediction, target), statistic=WorstClass(2), resamples=20)
-    assert estimate.value == 70_000 / 70_001
+    worst = bootstrap((prediction, target), statistic=WorstClass(2))
+    assert worst.value == 35_000 / 35_001
+    estimate = bootstrap((prediction, target), statistic=MacroF1(2), resamples=20)
+    assert estimate.value == pytest.approx(70_000 / 70_001, abs=1e-9)
     assert 1 - 1e-4 < estimate.low <= estimate.high <= 1
 
 

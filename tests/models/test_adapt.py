@@ -157,3 +157,39 @@ def test_a_compiled_network_is_explained_through_its_original():
     net = network("relu")
     assert isinstance(adapt(torch.compile(net)), AdaptedClassifier)
     assert adapt(torch.compile(net)).network is net
+
+
+def test_the_check_gives_every_module_its_mode_back():
+    net = network("batch_norm").train()
+    net.first[1].eval()
+    model = adapt(net)
+    before = [module.training for module in model.modules()]
+    inputs, target = images(dtype=torch.float64)
+    check_fits(model, inputs, target)
+    assert [module.training for module in model.modules()] == before
+    with pytest.raises(BadModel):
+        check_fits(model, inputs[..., :5, :5], target)
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"std": [0.2, 0.0]}, "deviations above 0"),
+        ({"std": [-1.0]}, "deviations above 0"),
+        ({"std": [float("inf")]}, "deviations above 0"),
+        ({"mean": [float("nan")]}, "finite means"),
+        ({"mean": []}, "one a channel, got 0 and 1"),
+        ({"mean": [0.1, 0.2], "std": [1.0, 1.0, 1.0]}, "one a channel, got 2 and 3"),
+    ],
+)
+def test_an_impossible_standardization_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        adapt(network("relu"), **settings)
+
+
+def test_standardization_must_have_the_images_channels():
+    net, (inputs, target) = network("relu"), images()
+    assert adapt(net, mean=[0.1], std=[0.5, 0.7])(inputs).shape == (3, 3)
+    with pytest.raises(BadModel, match="expected images of 2 channels, as mean and std have, got 1"):
+        check_fits(adapt(net, mean=[0.1, 0.2]), inputs[:, :1], target)

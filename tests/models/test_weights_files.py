@@ -143,3 +143,23 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 def test_folders_are_made(tmp_path):
     write_whole(tmp_path / "a" / "b" / "c.bin", b"content")
     assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"content"
+
+
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path, monkeypatch):
+    path, synced = tmp_path / "w.bin", os.fsync
+
+    def another_writes_meanwhile(descriptor):
+        monkeypatch.setattr(os, "fsync", synced)
+        write_whole(path, b"second")
+        assert path.read_bytes() == b"second"
+
+    monkeypatch.setattr(os, "fsync", another_writes_meanwhile)
+    write_whole(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["w.bin"]
+
+
+def test_a_written_file_can_be_read_by_whom_the_mask_allows(tmp_path):
+    write_whole(tmp_path / "ours", b"x")
+    (tmp_path / "plain").write_bytes(b"x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -6,6 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from rightreasons.core import NotWritten
 from rightreasons.metrics import Estimate
 from rightreasons.reports import Comparison, ControlRow, Curve, Example, Heatmap, Panel, render, write
 from rightreasons.reports.page import linked
@@ -245,12 +246,11 @@ def test_write_is_whole_or_nothing(tmp_path, monkeypatch, text):
     path = write(content(), tmp_path / "new" / "index.html")
     assert path.read_text(encoding="utf-8") == text
 
-    def full(self, *args, **kwargs):
-        self.touch()
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(NotWritten, match="No space left on device; the file that stood there before is untouched"):
         write(content(title="other"), path)
     assert path.read_text(encoding="utf-8") == text
     assert list(path.parent.iterdir()) == [path]

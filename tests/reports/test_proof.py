@@ -113,7 +113,7 @@ def test_the_verdict_holds_the_numbers_in_plain_words(proof):
 
 
 def test_the_verdict_without_bound_and_decoy(proof):
-    told = verdict(replace(proof, comparisons=(comparison("Accuracy", 0.5, 0.6),)))
+    told = verdict(replace(proof, comparisons=(comparison("Accuracy", 0.5, 0.6),), controls=()))
     assert told == ("The model as it was is right on 50.0 % of the test images, the revised one on 60.0 %.")
 
 
@@ -248,3 +248,12 @@ def test_a_config_with_an_own_model_is_shown_resolved(proof, runs):
     text = page_of(proof, {**runs, "after": after}).config
     assert 'name = "net.py:build"' in text
     assert "depth = 3" in text
+
+
+def test_a_control_that_did_not_fail_is_said_at_the_top(proof):
+    lead = Estimate(0.02, -0.01, 0.05, 100)
+    failed = Control("zero mask", Estimate(0.5, 0.4, 0.6, 100), lead, passed=False)
+    passed = replace(failed, name="wrong mask", passed=True)
+    told = verdict(replace(proof, controls=(failed, passed)))
+    assert "does not clearly lead the control zero mask." in told
+    assert "wrong mask" not in told

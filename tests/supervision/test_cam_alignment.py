@@ -6,7 +6,7 @@ import torch
 from rightreasons.attribution import GradCAM, Saliency
 from rightreasons.core import Batch
 from rightreasons.models import adapt
-from rightreasons.supervision import GRADIA, HAICS
+from rightreasons.supervision import GRADIA, HAICS, RES
 
 
 def maps_of(model, batch, attribution):
@@ -40,18 +40,20 @@ def test_haics_is_the_cross_entropy_on_annotated_pixels(attribution, model, batc
     eps = 1e-3
     batch.irrelevant[0, 0, 4, 3] = 1  # marked as both: does not count
     batch.relevant[1, 0, 5, 3] = 0.25
+    batch.irrelevant[2, 0, 6, 3] = 0.125  # in part irrelevant, wholly relevant
     maps = maps_of(model, batch, attribution)
     relevant, irrelevant = pixels(batch, "relevant"), pixels(batch, "irrelevant")
     per_image = []
     for m, f, c in zip(maps, relevant, irrelevant, strict=True):
-        terms = []
+        terms, weight = [], 0.0
         for row, column in cells(batch):
             want, forbid, value = f[row][column], c[row][column], min(max(m[row][column], 0), 1)
-            if (want, forbid) in ((0, 0), (1, 1)):
+            if want == forbid:
                 continue
             value = value * (1 - eps)
-            terms.append(-want * math.log(value + eps) - (1 - want) * math.log(1 - value))
-        per_image.append(sum(terms) / len(terms))
+            terms.append(-want * math.log(value + eps) - forbid * math.log(1 - value))
+            weight += want + forbid
+        per_image.append(sum(terms) / weight)
     found = HAICS(attribution, eps=eps)(model, batch, model(batch.inputs))
     torch.testing.assert_close(float(found.detach()), sum(per_image) / len(batch))
 
@@ -87,6 +89,24 @@ def test_known_extremes():
     assert float(GRADIA()(model, wrong, logits).detach()) == 1
     assert float(HAICS()(model, right, logits).detach()) == pytest.approx(0, abs=1e-12)
     assert float(HAICS(eps=1e-3)(model, wrong, logits).detach()) == pytest.approx(-math.log(1e-3))
+
+
+@pytest.mark.parametrize("loss", [HAICS(), RES(imputation=None, slack=0.0)])
+def test_a_faint_mark_counts_faintly(loss):
+    """A pixel with F = 0.05 and C = 0: a pull as strong as its mark, towards relevance."""
+    relevant = torch.tensor([[[[1.0, 0.05, 0.0, 0.0]]]], dtype=torch.float64)
+    irrelevant = torch.tensor([[[[0.0, 0.0, 1.0, 1.0]]]], dtype=torch.float64)
+    model, target = adapt(Shown()), torch.zeros(1, dtype=torch.long)
+
+    def slope_at_the_second_pixel(mask):
+        maps = torch.tensor([[[[1.0, 0.02, 0.1, 0.2]]]], dtype=torch.float64, requires_grad=True)
+        value = loss(model, Batch(maps, target, relevant=mask, irrelevant=irrelevant), torch.zeros(1, 2))
+        return float(torch.autograd.grad(value, maps)[0][0, 0, 0, 1])
+
+    faint, full = slope_at_the_second_pixel(relevant), slope_at_the_second_pixel(relevant.ceil())
+    assert full < faint < 0
+    # The image's weights add up to 3.05 and to 4.
+    assert faint == pytest.approx(0.05 * full * 4 / 3.05, rel=1e-6)
 
 
 def test_only_the_shape_of_a_map_counts_not_its_scale(model, batch):

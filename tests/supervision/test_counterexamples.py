@@ -59,6 +59,16 @@ def test_swapped_pixels_come_from_another_image_at_the_same_place(batch):
         assert torch.equal(target, batch.target)
 
 
+@pytest.mark.parametrize("seeds", [range(60), [None] * 60])
+def test_swapped_pixels_come_from_any_other_image(seeds, batch):
+    whole = replace(batch, irrelevant=torch.ones_like(batch.irrelevant))
+    pairs = set()
+    for seed in seeds:
+        inputs, _ = Counterexamples(noise="swapped", seed=seed).copied(whole)
+        pairs |= {(i, j) for i, x in enumerate(inputs) for j in range(4) if torch.equal(x, batch.inputs[j])}
+    assert pairs == {(i, j) for i in range(4) for j in range(4) if i != j}
+
+
 @pytest.mark.parametrize(("share", "count"), [(1.0, 3), (0.5, 2), (0.34, 1), (0.01, 1)])
 def test_share_is_the_part_of_the_annotated_images_that_is_copied(share, count, batch):
     partly = replace(batch, annotated=torch.tensor([True, False, True, True]))

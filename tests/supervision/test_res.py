@@ -55,6 +55,7 @@ def test_the_threshold_in_known_cases():
     assert threshold([0.5, 0.5, 0.5], [1, 0, 0], [0, 1, 1]) == math.nextafter(0.5, 1)  # ties fall together
     assert threshold([0.1, 0.9], [1, 0], [0, 1]) == 0.1  # of equally good ones the smallest
     assert threshold([0.1, 0.9], [1, 1], [1, 1]) == 0  # marked as both is not marked
+    assert threshold([0.1, 0.9], [0.49, 0.5], [0, 0]) == 0.9  # a faint mark has no vote
 
 
 def test_no_gradient_runs_through_the_threshold():
@@ -85,20 +86,22 @@ def plain_res(model, batch, *, attribution, slack, slope, target_of) -> float:
         (m[r][c], f[r][c] - k[r][c])
         for m, f, k in zip(maps, relevant, irrelevant, strict=True)
         for r, c in cells(batch)
-        if f[r][c] != k[r][c]
+        if abs(f[r][c] - k[r][c]) >= 0.5
     ]
     values, sides = [v for v, _ in marked], [h for _, h in marked]
     candidates = [*sorted(values), math.nextafter(max(values), math.inf)]
     a = max(candidates, key=lambda v: satisfied(v, values, sides))
     total = 0.0
     for m, f, k in zip(maps, relevant, irrelevant, strict=True):
-        h, terms, distances = target_of(f), [], []
+        h, terms, distances, weight = target_of(f), [], [], 0.0
         for r, c in cells(batch):
             difference = f[r][c] - k[r][c]
             if difference != 0:
-                terms.append(abs(math.tanh(slope * (m[r][c] - a)) - difference))
-                distances.append(abs(m[r][c] - h[r][c]))
-        total += max(0, sum(terms) / len(terms) - slack) + sum(distances) / len(distances)
+                side = math.copysign(1, difference)
+                terms.append(abs(difference) * abs(math.tanh(slope * (m[r][c] - a)) - side))
+                distances.append(abs(difference) * abs(m[r][c] - h[r][c]))
+                weight += abs(difference)
+        total += max(0, sum(terms) / weight - slack) + sum(distances) / weight
     return total / len(batch)
 
 
@@ -276,6 +279,8 @@ def test_the_layers_behind_the_map_learn_too(batch):
         {"kernel_size": 4},
         {"kernel_size": 0},
         {"imputation": "learned", "kernel_size": -3},
+        {"imputation": None, "kernel_size": 3},
+        {"imputation": nn.Identity(), "kernel_size": 3},
     ],
 )
 def test_wrong_settings_are_refused(settings):

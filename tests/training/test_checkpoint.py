@@ -5,17 +5,26 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
 
-from rightreasons.attribution import GradCAM
+from rightreasons.attribution import ExpectedGradients, GradCAM
 from rightreasons.core import BadModel, CorruptData, NotWritten, ResumeRefused, RightReasonsError
+from rightreasons.data import Augmentation
 from rightreasons.data.arrays import Subset
+from rightreasons.models import adapt
 from rightreasons.supervision import RES, RRR
 from rightreasons.training import FitSettings, Objective, Term, fit
 from rightreasons.training.checkpoint import FILE_NAME
+from rightreasons.training.description import described
 from tests.training import killed_run
 
 RIGHT = Objective({"rrr": Term(RRR(), 0.1)})
@@ -156,3 +165,105 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert (resumed.resumed_from, resumed.steps) == (24, 36)
     assert (whole.resumed_from, whole.steps) == (None, 36)
     assert weights.equal(expected)
+
+
+def _refusal(tmp_path, first, second):
+    """What is said when a run is to go on as another; both are (model, data, objective, settings)."""
+    fit(*first, out=tmp_path, progress=False)
+    before = [weight.detach().clone() for weight in second[0].parameters()]
+    with pytest.raises(ResumeRefused) as caught:
+        fit(*second, out=tmp_path, resume=True, progress=False)
+    assert str(caught.value).count(" was ") == 1
+    assert all(ours.equal(old) for ours, old in zip(second[0].parameters(), before, strict=True))
+    return str(caught.value)
+
+
+def test_other_frozen_weights_are_refused_by_name(tiny, toy, tmp_path):
+    first, second = tiny(), tiny()
+    first.network[0].requires_grad_(False)
+    second.network[5].requires_grad_(False)
+    told = _refusal(tmp_path, (first, toy(), RIGHT, QUICK), (second, toy(), RIGHT, QUICK))
+    assert (
+        "trained weights was with model.network.5.weight, model.network.5.bias "
+        "and is now with model.network.0.weight, model.network.0.bias." in told
+    )
+
+
+def test_other_frozen_modes_are_refused_by_name(tiny, toy, tmp_path):
+    second = tiny()
+    second.network[4].eval()
+    told = _refusal(tmp_path, (tiny(), toy(), RIGHT, QUICK), (second, toy(), RIGHT, QUICK))
+    assert "frozen modes was without them and is now with 4." in told
+
+
+def test_another_standardization_is_refused(tiny, toy, tmp_path):
+    second = adapt(tiny().network, mean=[0.5])
+    told = _refusal(tmp_path, (tiny(), toy(), RIGHT, QUICK), (second, toy(), RIGHT, QUICK))
+    assert "mean was [0.0] and is now [0.5]." in told
+
+
+def test_other_references_are_refused(tiny, toy, tmp_path):
+    def run(references):
+        return tiny(), toy(), Objective({"eg": Term(RRR(ExpectedGradients(references)))}), QUICK
+
+    told = _refusal(tmp_path, run(torch.zeros(2, 1, 8, 8)), run(torch.ones(2, 1, 8, 8)))
+    assert "references=tensor 2x1x8x8 float32 " in told
+
+
+def _smoothed(by):
+    return lambda logits, target: F.cross_entropy(logits, target, label_smoothing=by)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (nn.CrossEntropyLoss(label_smoothing=0.1), nn.CrossEntropyLoss(label_smoothing=0.2)),
+        (nn.CrossEntropyLoss(torch.ones(4)), nn.CrossEntropyLoss(torch.arange(4.0))),
+        (partial(F.cross_entropy, label_smoothing=0.1), partial(F.cross_entropy, label_smoothing=0.2)),
+        (_smoothed(0.1), _smoothed(0.2)),
+        (lambda logits, target: F.cross_entropy(logits, target), lambda logits, target: logits.square().mean()),
+        (lambda logits, target: logits.mean() * 2, lambda logits, target: logits.mean() * 3),
+    ],
+)
+def test_another_task_is_refused(tiny, toy, tmp_path, first, second):
+    runs = ((tiny(), toy(), Objective(task=task), QUICK) for task in (first, second))
+    assert "task was " in _refusal(tmp_path, *runs)
+
+
+def test_other_augmentations_and_images_are_refused(tiny, toy, tmp_path):
+    def run(augmentation=None, data=None):
+        return tiny(), data or toy(), RIGHT, replace(QUICK, augmentation=augmentation)
+
+    told = _refusal(tmp_path / "a", run(Augmentation(shift=1)), run(Augmentation(shift=2)))
+    assert "augmentation was Augmentation(shift=1, " in told
+    changed = toy()
+    changed.images[0] ^= 1
+    assert "data was toy, 96 images, hash " in _refusal(tmp_path / "b", run(), run(data=changed))
+
+
+def test_what_is_told_of_a_method_is_the_same_each_time():
+    loop = SimpleNamespace()
+    loop.itself = loop
+    for make in (lambda: _smoothed(0.1), lambda: partial(max, key=len), lambda: {"a", "b", "c"}, lambda: loop):
+        assert described(make()) == described(make())
+    assert " at 0x" not in described([object(), print, torch.nn.ReLU(), F.relu, [].append, self_calling()])
+
+
+def self_calling():
+    def inner():
+        return later()
+
+    made = inner
+    if made is None:
+        later = 1
+    return made
+
+
+def test_an_optimizers_state_of_another_shape_is_refused(tiny, toy, tmp_path):
+    fit(tiny(), toy(), RIGHT, QUICK, out=tmp_path, progress=False)
+    with safe_open(tmp_path / FILE_NAME, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["optimizer.0.exp_avg"] = torch.zeros(2, 2)
+    save_file(tensors, tmp_path / FILE_NAME, metadata)
+    with pytest.raises(CorruptData, match="state that is not of these weights"):
+        fit(tiny(), toy(), RIGHT, QUICK, out=tmp_path, resume=True, progress=False)

@@ -1,3 +1,4 @@
+import importlib
 import math
 import os
 import signal
@@ -11,13 +12,16 @@ from torch import nn
 
 from rightreasons.attribution import GradCAM
 from rightreasons.core import BadModel, ExplanationLoss, TrainingDiverged
+from rightreasons.data import Augmentation
 from rightreasons.data.arrays import ArrayDataset, Subset
 from rightreasons.models import adapt
 from rightreasons.supervision import RES, RRR
 from rightreasons.training import FitSettings, Objective, Term, evaluate, fit
 from rightreasons.training.checkpoint import FILE_NAME
 from rightreasons.training.loading import epoch_order
+from rightreasons.training.monitor import Meter
 
+fit_module = importlib.import_module("rightreasons.training.fit")
 PLAIN = Objective()
 RIGHT = Objective({"rrr": Term(RRR(), 0.1)})
 QUICK = FitSettings(epochs=2, batch_size=16, lr=0.01)
@@ -304,3 +308,58 @@ def test_compilation_is_refused_with_explanations(tiny, toy):
     accelerator = Accelerator(cpu=True, dynamo_backend="eager")
     with pytest.raises(ValueError, match="no double backward"):
         fit(tiny(), toy(), RIGHT, QUICK, accelerator=accelerator, progress=False)
+
+
+def _with_batch_norm():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+
+
+def test_a_sub_module_that_comes_in_evaluation_mode_stays_there(toy):
+    net = _with_batch_norm()
+    net[1].eval()
+    fit(adapt(net), toy(), RIGHT, QUICK, validate={"toy": toy()}, progress=False)
+    assert net[1].num_batches_tracked == 0
+    assert net[1].running_mean.tolist() == [0.0] * 4
+    assert [module.training for module in (net, net[0], net[1])] == [True, True, False]
+
+
+def test_a_network_that_comes_in_evaluation_mode_trains_as_a_whole(toy):
+    net = _with_batch_norm().eval()
+    fit(adapt(net), toy(), RIGHT, QUICK, progress=False)
+    assert net[1].num_batches_tracked == 12
+    assert not any(module.training for module in net.modules())
+
+
+def test_dropout_and_augmentation_draw_from_streams_of_their_own(tiny, toy):
+    drawn = []
+
+    def augmentation(batch, generator):
+        drawn.append((torch.rand(8, generator=generator), torch.rand(8)))
+        return batch
+
+    fit(tiny(), toy(), PLAIN, replace(QUICK, augmentation=augmentation), progress=False)
+    assert not any(ours.equal(of_dropout) for ours, of_dropout in drawn)
+    assert len({tuple(ours.tolist()) for ours, _ in drawn}) == 12
+
+
+def test_dropout_differs_between_processes(tiny, toy, monkeypatch):
+    def first_numbers(process):
+        monkeypatch.setattr(Accelerator, "process_index", process)
+        model, seen = tiny(), []
+        model.network[4].register_forward_hook(lambda module, args, output: seen.append(output == 0))
+        accelerator = Accelerator(cpu=True)
+        loop = fit_module._Loop(model, toy(), PLAIN, QUICK, accelerator=accelerator)
+        loop.step.train()
+        loop.update(toy().batch(torch.arange(16)), Meter(1, 1, None))
+        return seen[-1]
+
+    first, again, other = (first_numbers(process) for process in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_images_and_masks_can_be_moved_in_training(tiny, toy, weights):
+    still, moved = tiny(), tiny()
+    fit(still, toy(), RIGHT, QUICK, progress=False)
+    fit(moved, toy(), RIGHT, replace(QUICK, augmentation=Augmentation(flip=True)), progress=False)
+    assert not weights(still).equal(weights(moved))

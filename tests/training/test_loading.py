@@ -20,8 +20,8 @@ def test_the_order_follows_from_seed_and_epoch():
 
 
 def test_seeds_of_different_places_differ():
-    seeds = {stream_seed(s, e, t) for s in range(5) for e in range(5) for t in range(5)}
-    assert len(seeds) == 125
+    seeds = {stream_seed(s, e, t, p) for s in range(5) for e in range(5) for t in range(5) for p in range(3)}
+    assert len(seeds) == 375
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 

@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from rightreasons.attribution import GradCAM, Saliency
-from rightreasons.core import ExplanationLoss
+from rightreasons.core import Batch, ExplanationLoss
+from rightreasons.models import adapt
 from rightreasons.supervision import RES, RRR
 from rightreasons.training import Objective, Term, TrainingStep
+from tests.networks import NETWORKS, SIDE, images, network
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,21 @@ def test_own_weights_of_a_loss_get_a_gradient_even_without_annotations(tiny, toy
         own = list(step.modules_of_losses.parameters())
         assert own
         assert all(p.grad is not None and not p.grad.any() for p in own)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_every_network_trains_through_its_explanation(name):
+    """Attention in particular: its fast kernels have no double backward, and the recorded pass must not take them."""
+    net, (inputs, target) = network(name, dtype=torch.float32).train(), images(4, dtype=torch.float32)
+    batch = Batch(inputs, target, irrelevant=torch.ones(4, 1, SIDE, SIDE))
+    TrainingStep(adapt(net), Objective({"rrr": Term(RRR(), 1.0)}))(batch)["rrr"].backward()
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.wrong_types
+@pytest.mark.parametrize("value", [RRR(), (RRR(), 0.1), 1.0])
+def test_a_value_that_is_no_term_is_refused(value):
+    with pytest.raises(ValueError, match=r"expected a Term under 'rrr', got .*; write Term\(loss, weight\)"):
+        Objective({"rrr": value})

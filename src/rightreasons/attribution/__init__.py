@@ -1,6 +1,19 @@
 """Reveal: what the model looked at."""
 
-from rightreasons.attribution.cam import ClassActivationMap, GradCAM, GradCAMPlusPlus
+from rightreasons.attribution.baselines import Baseline, BlurredBaseline, ConstantBaseline, UniformBaseline
+from rightreasons.attribution.cam import (
+    CAM,
+    AblationCAM,
+    AcrossLayers,
+    ClassActivationMap,
+    EigenCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    ScoreCAM,
+    XGradCAM,
+)
 from rightreasons.attribution.gradient import (
     ExpectedGradients,
     InputXGradient,
@@ -8,7 +21,18 @@ from rightreasons.attribution.gradient import (
     Saliency,
     SmoothGrad,
 )
+from rightreasons.attribution.lrp import LRP, DeepTaylor
+from rightreasons.attribution.modified_gradient import DeconvNet, GuidedBackprop
+from rightreasons.attribution.perturbation import (
+    LIME,
+    RISE,
+    FeatureAblation,
+    KernelSHAP,
+    MeaningfulPerturbation,
+    Occlusion,
+)
 from rightreasons.attribution.score import Score
+from rightreasons.attribution.smoothed import Smoothed
 from rightreasons.core import Attribution, Catalogue
 
 ATTRIBUTIONS: Catalogue[Attribution] = Catalogue(
@@ -18,19 +42,60 @@ ATTRIBUTIONS: Catalogue[Attribution] = Catalogue(
     smooth_grad=SmoothGrad,
     integrated_gradients=IntegratedGradients,
     expected_gradients=ExpectedGradients,
+    smoothed=Smoothed,
+    guided_backprop=GuidedBackprop,
+    deconv_net=DeconvNet,
+    lrp=LRP,
+    deep_taylor=DeepTaylor,
     grad_cam=GradCAM,
     grad_cam_plus_plus=GradCAMPlusPlus,
+    cam=CAM,
+    x_grad_cam=XGradCAM,
+    layer_cam=LayerCAM,
+    hi_res_cam=HiResCAM,
+    eigen_cam=EigenCAM,
+    score_cam=ScoreCAM,
+    ablation_cam=AblationCAM,
+    occlusion=Occlusion,
+    feature_ablation=FeatureAblation,
+    rise=RISE,
+    lime=LIME,
+    kernel_shap=KernelSHAP,
+    meaningful_perturbation=MeaningfulPerturbation,
 )
 
 __all__ = [
     "ATTRIBUTIONS",
+    "CAM",
+    "LIME",
+    "LRP",
+    "RISE",
+    "AblationCAM",
+    "AcrossLayers",
+    "Baseline",
+    "BlurredBaseline",
     "ClassActivationMap",
+    "ConstantBaseline",
+    "DeconvNet",
+    "DeepTaylor",
+    "EigenCAM",
     "ExpectedGradients",
+    "FeatureAblation",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GuidedBackprop",
+    "HiResCAM",
     "InputXGradient",
     "IntegratedGradients",
+    "KernelSHAP",
+    "LayerCAM",
+    "MeaningfulPerturbation",
+    "Occlusion",
     "Saliency",
     "Score",
+    "ScoreCAM",
     "SmoothGrad",
+    "Smoothed",
+    "UniformBaseline",
+    "XGradCAM",
 ]

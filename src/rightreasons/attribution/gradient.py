@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rightreasons.attribution.baselines import Baseline, as_baselines
 from rightreasons.attribution.score import Score, check_score, explained, gradient
 from rightreasons.core import Attribution, Classifier
+from rightreasons.core.hooks import preserved
 
 Place = Callable[[Tensor, Tensor], Tensor]
 """``place(step, image) -> inputs``: the images of these numbers, moved as the step of these numbers asks."""
@@ -114,11 +116,12 @@ class IntegratedGradients(Attribution):
     """The gradient along the straight line from a baseline, times the way: the values sum to the change of the score.
 
     The integral is taken by Gauss-Legendre quadrature, whose error falls faster than that of the paper's Riemann sum.
+    Of several baselines the maps are averaged.
 
     Source: Sundararajan et al. 2017, arXiv:1703.01365, Eq. 1 and Prop. 1 (completeness).
 
     Args:
-        baseline: Value of every pixel of the baseline image.
+        baseline: Value of every pixel of the baseline image, a :class:`Baseline`, or a list of these to average over.
         steps: Points on the line.
         score: The number that is explained.
         max_batch: Images that run through the model at once; bounds the memory.
@@ -127,7 +130,7 @@ class IntegratedGradients(Attribution):
     differentiable: ClassVar[bool] = True
     signed: ClassVar[bool] = True
 
-    baseline: float = 0.0
+    baseline: float | Baseline | Sequence[float | Baseline] = 0.0
     steps: int = 32
     score: Score = "logit"
     max_batch: int = 256
@@ -135,18 +138,43 @@ class IntegratedGradients(Attribution):
     def __post_init__(self) -> None:
         check_score(self.score)
         _check_positive(steps=self.steps, max_batch=self.max_batch)
+        as_baselines(self.baseline)
+        if isinstance(self.baseline, list):
+            object.__setattr__(self, "baseline", tuple(self.baseline))
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """(x - baseline) * the integral of d score / d x over the line, (B, C, H, W)."""
+        starts = self._starts(inputs)
+        parts = [self._from_start(model, start, inputs - start, target, graph=graph) for start in starts]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).mean(dim=0)
+
+    def _starts(self, inputs: Tensor) -> Float[Tensor, "baselines batch channels height width"]:
+        return torch.cat([baseline.of(inputs) for baseline in as_baselines(self.baseline)])
+
+    def _from_start(self, model: Classifier, start: Tensor, way: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         nodes, node_weights = np.polynomial.legendre.leggauss(self.steps)
-        along = torch.as_tensor((nodes + 1) / 2).to(inputs).view(-1, *(1,) * (inputs.ndim - 1))
-        weights = torch.as_tensor(node_weights / 2).to(inputs)
-        way = inputs - self.baseline
+        along = torch.as_tensor((nodes + 1) / 2).to(way).view(-1, *(1,) * (way.ndim - 1))
+        weights = torch.as_tensor(node_weights / 2).to(way)
 
         def place(step: Tensor, image: Tensor) -> Tensor:
-            return self.baseline + along[step] * way[image]
+            return start[image] + along[step] * way[image]
 
         return way * _weighted_gradients(model, place, weights, target, settings=self, graph=graph)
+
+    def completeness_error(
+        self,
+        model: Classifier,
+        inputs: Float[Tensor, "batch channels height width"],
+        target: Int[Tensor, " batch"],
+    ) -> Float[Tensor, " batch"]:
+        """By how much the values of each image miss the change of its score from the baseline (the mean over several).
+
+        It is zero for the exact integral: what is left is the quadrature's error, which more steps make smaller.
+        """
+        with torch.no_grad(), preserved(model.network):
+            values = self.per_channel(model, inputs, target).sum(dim=(1, 2, 3))
+            before = [explained(model(start), target, self.score) for start in self._starts(inputs)]
+            return values - (explained(model(inputs), target, self.score) - torch.stack(before).mean(dim=0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,8 @@ def prove(
     model: Model = None,
     layer: Layer = None,
     controls: Annotated[
-        bool, typer.Option("--controls", help="Train the clean bound and the zero, random and wrong masks too.")
+        bool,
+        typer.Option("--controls", help="Train the masks that should not help, and the clean bound of a decoy, too."),
     ] = False,
     explained: Annotated[int, typer.Option(help="How many test images are explained.")] = 1000,
     out: Out = Path("proof"),

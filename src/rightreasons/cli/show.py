@@ -31,7 +31,7 @@ def proof_table(proof: Proof) -> None:
     """The measures before and after, then the controls; the page holds every interval."""
     bound = any(c.bound is not None for c in proof.comparisons)
     shown = _plain_table(f"{proof.data}, {proof.images:,} images")
-    shown.caption = "per cent; difference in points with its 95 % interval (paired bootstrap)"
+    shown.caption = "per cent; difference in points with its 95 % interval (paired bootstrap; worst class exact)"
     shown.add_column("measure", overflow="fold", min_width=14)
     for name in ("before", "after", *(["clean"] if bound else [])):
         shown.add_column(name, justify="right", no_wrap=True)
@@ -54,7 +54,7 @@ def _controls_table(proof: Proof) -> None:
     for name in ("control", "accuracy", "lead of the revised model", ""):
         shown.add_column(name, justify="left" if name in ("control", "") else "right")
     for control in proof.controls:
-        told = "[green]as it should be[/]" if control.passed else "[red]no clear lead[/]"
+        told = "[green]as expected[/]" if control.passed else "[red]not as expected[/]"
         shown.add_row(escape(control.name), _value(control.accuracy), _interval(control.lead), told)
     console.print(shown)
 

@@ -13,6 +13,7 @@ from rightreasons.core.errors import (
     ResumeRefused,
     RightReasonsError,
     TrainingDiverged,
+    UnknownName,
 )
 from rightreasons.core.protocols import Attribution, Classifier, ExplanationLoss, Metric, Trace
 
@@ -34,4 +35,5 @@ __all__ = [
     "RightReasonsError",
     "Trace",
     "TrainingDiverged",
+    "UnknownName",
 ]

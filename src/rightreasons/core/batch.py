@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Images with their labels and, where a person drew them, masks.
 
     A pixel in ``relevant`` should matter, one in ``irrelevant`` should not (F and C of Gao et al. 2022);
-    a pixel in neither is unknown. Values of a mask lie in [0, 1].
+    a pixel in neither is unknown. Values of a mask lie in [0, 1]. A batch equals only itself.
 
     Attributes:
         inputs: Images in the data set's pixel range.

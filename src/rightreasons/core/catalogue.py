@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
+from rightreasons.core.errors import UnknownName
+
 T = TypeVar("T")
 
 
@@ -25,7 +27,7 @@ class Catalogue(Mapping[str, type[T]]):
             return self._classes[name]
         near = get_close_matches(name, self._classes, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {self.family} {name!r}.{hint} There are: {', '.join(self._classes)}")
+        raise UnknownName(f"unknown {self.family} {name!r}.{hint} There are: {', '.join(self._classes)}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._classes

@@ -11,7 +11,8 @@ RightReasonsError
 ├── ResumeRefused       a checkpoint belongs to another run
 └── NotWritten          a file could not be written; the old one is still there
 
-A wrong setting is a plain ``ValueError`` from the constructor: "expected ..., got ...".
+A wrong setting is a plain ``ValueError`` from the constructor: "expected ..., got ..."; a name that a catalogue does
+not have is an ``UnknownName``, which is one too.
 """
 
 
@@ -49,6 +50,14 @@ class TrainingDiverged(RightReasonsError, ArithmeticError):
 
 class ResumeRefused(RightReasonsError, ValueError):
     """A run is to be resumed with settings other than its own; the message says what differs."""
+
+
+class UnknownName(ValueError, KeyError):
+    """A catalogue has no method of that name; a ``KeyError`` too, as a mapping's must be."""
+
+    def __str__(self) -> str:
+        """The message as it is; a ``KeyError`` would put it into quotes."""
+        return str(self.args[0]) if self.args else ""
 
 
 class NotWritten(RightReasonsError, OSError):

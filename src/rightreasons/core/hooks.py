@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -31,6 +31,33 @@ def captured(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Te
             handle.remove()
 
 
+@contextmanager
+def substituted(network: nn.Module, layer: str, activation: Tensor | Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let a layer hand on another activation during the passes inside.
+
+    What runs before the layer and beside it runs as ever; what runs behind it sees the substitute alone.
+
+    Args:
+        network: The network.
+        layer: Name of the layer.
+        activation: What it hands on, or a function that makes this of the layer's own output.
+
+    Raises:
+        BadModel: The layer does not exist or does not return a tensor.
+    """
+
+    def hook(module: nn.Module, args: object, output: object) -> Tensor:
+        found = _tensor_of(output, layer)
+        # A copy, so that an in-place operation behind the layer cannot alter the caller's tensor.
+        return activation.clone() if isinstance(activation, Tensor) else activation(found)
+
+    handle = find_layer(network, layer).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def find_layer(network: nn.Module, name: str) -> nn.Module:
     """The module of that name.
 
@@ -46,23 +73,39 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
 
 def _keep(name: str, activations: dict[str, Tensor]):  # type: ignore[no-untyped-def]  # noqa: ANN202
     def hook(module: nn.Module, args: object, output: object) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise BadModel(f"layer {name!r} returns {type(output).__name__}, expected a tensor; choose another")
+        found = _tensor_of(output, name)
         if name in activations:
             raise BadModel(f"layer {name!r} runs more than once in a pass, so its map is not defined; choose another")
-        activations[name] = output
-        return output.clone()
+        activations[name] = found
+        return found.clone()
 
     return hook
 
 
+def _tensor_of(output: object, name: str) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise BadModel(f"layer {name!r} returns {type(output).__name__}, expected a tensor; choose another")
+    return output
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Give every module inside the mode (training or evaluation) back that it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 @contextmanager
 def preserved(network: nn.Module) -> Iterator[None]:
-    """Let passes in training mode leave no trace in the buffers (running statistics).
+    """Let passes in which any sub-module is in training mode leave no trace in the buffers (running statistics).
 
     The buffers are exchanged for copies, not written back: a graph that saved the originals stays valid.
     """
-    if not network.training:
+    if not any(module.training for module in network.modules()):
         yield
         return
     kept = [(m, n, b) for m in network.modules() for n, b in m._buffers.items() if b is not None]

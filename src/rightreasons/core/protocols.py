@@ -117,9 +117,9 @@ class Attribution(ABC):
 class ExplanationLoss(ABC):
     """How far a model looks where it should not: ``loss(model, batch, logits) -> scalar``.
 
-    Terms are means over the annotated images; an image without a mask does not count, and a batch without any gives
-    zero. The explained pass is the training pass itself, in the mode the model is in: with BatchNorm in training mode
-    a map depends on its batch mates, as the logits do.
+    Terms are means over the annotated images; an image without a mask of the loss's kind does not count, and a batch
+    without any gives zero. The explained pass is the training pass itself, in the mode the model is in: with BatchNorm
+    in training mode a map depends on its batch mates, as the logits do.
 
     A loss with weights of its own holds them in a field that is an ``nn.Module``; the objective trains them along.
     """

@@ -20,10 +20,14 @@ def resized(
 def unit_maximum(heatmap: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch 1 height width"]:
     """Each map divided by its own largest absolute value; a map of zeros stays zero.
 
+    A peak below the smallest normal number of its type counts as zero, too: the gradient, 1 / peak, would overflow.
+
     Source: Gao et al. 2022 (RES), section 4, which divides by the largest value of each sample.
     """
     peak = heatmap.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return heatmap / torch.where(peak > 0, peak, torch.ones_like(peak))
+    # Division by infinity gives zeros whose gradient is zero.
+    nothing = torch.where(peak > 0, torch.inf, 1.0).to(peak.dtype)
+    return heatmap / torch.where(peak >= torch.finfo(peak.dtype).tiny, peak, nothing)
 
 
 def check_pair(inputs: Tensor, target: Tensor) -> None:

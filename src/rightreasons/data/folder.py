@@ -52,9 +52,10 @@ class ImageFolder(ImageDataset):
         root/CLASS/irrelevant/STEM.png
 
     An image with a mask of either kind counts as annotated. Images are shown upright by their EXIF orientation, and
-    masks are drawn on the upright image. A mask is read as grey, 0 ... 255 to [0, 1]; in a palette mask every color but
-    the first is 1, and so is the 1 of a mask that holds nothing but 0 and 1. Transparency is dropped. Of an animation
-    the first picture counts.
+    masks are drawn on the upright image. Of a mask with a transparent layer, what covers the layer counts, whatever
+    its color; of a colored mask the strongest channel, 0 ... 255 to [0, 1], so that a red brush marks as much as a
+    white one; in a palette mask every color but the first is 1, and so is the 1 of a mask that holds nothing but 0
+    and 1. An image's own transparency is dropped. Of an animation the first picture counts.
 
     Args:
         path: The root.
@@ -252,8 +253,16 @@ def _mask(path: Path) -> Image.Image:
     image = _upright(path)
     if image.mode == "P":
         return Image.fromarray((np.asarray(image) > 0).astype(np.uint8) * LEVELS)
-    grey = np.asarray(image.convert("L"))
-    return Image.fromarray(grey * LEVELS if grey.max() == 1 else grey)
+    if "A" in image.getbands():
+        # What was drawn on a transparent layer is what covers it, in whatever color.
+        drawn = np.asarray(image.getchannel("A"))
+        if drawn.min() < LEVELS:
+            return Image.fromarray(drawn)
+    # A red brush is as much of a mask as a white one: the strongest channel counts, not the brightness.
+    values = (
+        np.asarray(image.convert("RGB")).max(axis=2) if image.mode not in ("L", "1") else np.asarray(image.convert("L"))
+    )
+    return Image.fromarray(values * LEVELS if values.max() == 1 else values)
 
 
 def _measure(size: tuple[int, int]) -> str:

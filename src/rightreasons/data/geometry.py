@@ -18,6 +18,8 @@ from rightreasons.core import Batch
 class Augmentation:
     """What may happen to an image; each is drawn evenly for each image.
 
+    Called as ``augmentation(batch, generator)``, which is what the training loop asks for, it returns the batch moved.
+
     Attributes:
         shift: Most whole pixels along each axis.
         rotation: Most degrees, either way.
@@ -50,6 +52,10 @@ class Augmentation:
             raise ValueError(f"expected crop in (0, 1], got {self.crop}")
         if self.masks not in ("bilinear", "nearest"):
             raise ValueError(f"expected masks bilinear or nearest, got {self.masks!r}")
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch moved, see :func:`augment`."""
+        return augment(batch, self, generator)
 
 
 def augment(batch: Batch, settings: Augmentation, generator: torch.Generator) -> Batch:

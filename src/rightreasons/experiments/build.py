@@ -62,7 +62,7 @@ def check_names(config: RunConfig) -> None:
     Raises:
         ValueError: The message lists those that exist.
     """
-    if ":" not in config.model.name:
+    if ":" not in config.model.name and not config.model.name.endswith(".py"):
         MODELS[config.model.name]
     if config.data.decoy and config.data.decoy not in DECOYS:
         raise ValueError(f"no decoy named {config.data.decoy!r}. There are: {', '.join(DECOYS)}")
@@ -117,6 +117,9 @@ def _sources(config: DataConfig, seed: int, folder: Path | None) -> dict[Split, 
             f"no data set and no folder of images is named {config.name!r}. "
             f"Data sets: {', '.join(DATASETS)}; a folder has one sub-folder a class"
         )
+    root = Path(config.name)
+    if not config.test and {"train", "test"} <= {entry.name for entry in root.iterdir() if entry.is_dir()}:
+        raise ValueError(f"{root} holds train and test: name them as --data {root / 'train'} --test {root / 'test'}")
     if folder is not None:
         raise ValueError("expected no folder of data files with a folder of images")
     train = open_folder(config.name, config)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rightreasons.data import DATASETS
 from rightreasons.experiments.config import RunConfig, as_dict
 from rightreasons.experiments.prove import Proof, ProofSettings, prove
 from rightreasons.experiments.run import Resources, Run, make_folder
@@ -72,6 +73,7 @@ def compare(
     make_folder(out)
     second = open_subject(paths[1], question, resources)
     first = open_subject(paths[0], _same_images(question, second), resources)
+    _refuse_leak(first, second, question)
     if first.data.pixel_range != second.data.pixel_range:
         raise ValueError(
             f"expected models on one pixel range, got {first.data.pixel_range} for {paths[0]} "
@@ -89,6 +91,19 @@ def compare(
     asked = {"before": str(paths[0]), "after": str(paths[1]), "data": second.data.name, "seed": question.seed}
     write_proof(proof, asked | ({"run": as_dict(config)} if config else {}), out, resources)
     return Compared(proof, runs, through(config, second.data), own_test=question.data is None)
+
+
+def _refuse_leak(first: Subject, second: Subject, question: Question) -> None:
+    """Two runs over one folder hold out the same images only if their data have the same seed."""
+    if question.data is not None or first.run is None or second.run is None:
+        return
+    one, other = first.run.config, second.run.config
+    drawn = one.data.name == other.data.name and one.data.name not in DATASETS and not one.data.test
+    if drawn and one.data_seed != other.data_seed:
+        raise ValueError(
+            f"the runs hold out different images of {one.data.name}, so each would be tested on what the other was "
+            "trained on; train both with the same seed, or with a folder to test on (--test)"
+        )
 
 
 def _same_images(question: Question, second: Subject) -> Question:

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.metrics.statistics import Mean, Statistic
+from rightreasons.metrics.statistics import Interval, Mean, Statistic, clopper_pearson
 
 
 @dataclass(frozen=True)
-class Accuracy(Statistic):
+class Accuracy(Mean):
     """Share of right predictions."""
 
     takes: ClassVar[tuple[str, ...]] = ("prediction", "target")
@@ -26,11 +26,7 @@ class Accuracy(Statistic):
     def terms(self, *arrays: Tensor) -> Float[Tensor, "images terms"]:
         """Right or not, and a one."""
         prediction, target = arrays
-        return Mean().terms(prediction == target)
-
-    def value(self, sums: Float[Tensor, "resamples terms"]) -> Float[Tensor, " resamples"]:
-        """Right ones over all."""
-        return Mean().value(sums)
+        return super().terms(prediction == target)
 
 
 @dataclass(frozen=True)
@@ -61,9 +57,41 @@ class MacroF1(Statistic):
         return (2 * hits / (predicted + true)).nanmean(dim=1)
 
 
+class _Lowest(Statistic):
+    """The lowest of several accuracies; one without an image is left out. ``terms`` are one-hot hits and members.
+
+    Resamples of a minimum lie below it, and their percentiles miss the truth. The interval is exact instead: bounds
+    that hold for all accuracies at once (Clopper-Pearson, each at confidence^(1/k) for k accuracies, after Sidak) hold
+    for the lowest, from the lowest of the lower to the lowest of the upper bounds. It covers at least as often as it
+    says. It takes the number of images of each accuracy as given.
+
+    Source: Clopper and Pearson 1934; Sidak 1967.
+    """
+
+    def value(self, sums: Float[Tensor, "resamples terms"]) -> Float[Tensor, " resamples"]:
+        """The lowest of the accuracies that exist."""
+        return _lowest(_shares(sums))
+
+    def interval(self, terms: Float[Tensor, "images terms"], *, confidence: float) -> Interval:
+        """The lowest of the bounds that hold for all accuracies at once."""
+        hits, sizes = terms.double().sum(dim=0).chunk(2)
+        hits, sizes = hits[sizes > 0], sizes[sizes > 0]
+        low, high = clopper_pearson(hits, sizes, confidence=confidence ** (1 / len(sizes)))
+        return Interval(float(low.min()), float(high.min()))
+
+    def difference_interval(
+        self, before: Float[Tensor, "images terms"], after: Float[Tensor, "images terms"], *, confidence: float
+    ) -> Interval:
+        """What two intervals allow that miss half as often each (Bonferroni): valid, and wider than a paired one."""
+        first, second = (self.interval(terms, confidence=(1 + confidence) / 2) for terms in (before, after))
+        return Interval(second.low - first.high, second.high - first.low)
+
+
 @dataclass(frozen=True)
-class WorstClass(Statistic):
+class WorstClass(_Lowest):
     """Lowest accuracy of a class; a class without an image is left out.
+
+    Its interval is not the bootstrap's but an exact one, conservative above all for the difference of two models.
 
     Attributes:
         classes: Number of classes.
@@ -80,14 +108,12 @@ class WorstClass(Statistic):
         prediction, target = arrays
         return _grouped(_right(prediction, target), target, self.classes)
 
-    def value(self, sums: Float[Tensor, "resamples terms"]) -> Float[Tensor, " resamples"]:
-        """The lowest of the accuracies that exist."""
-        return _lowest(_shares(sums))
-
 
 @dataclass(frozen=True)
-class WorstGroup(Statistic):
+class WorstGroup(_Lowest):
     """Lowest accuracy of a group; a group without an image is left out.
+
+    Its interval is not the bootstrap's but an exact one, conservative above all for the difference of two models.
 
     Attributes:
         groups: Number of groups.
@@ -103,10 +129,6 @@ class WorstGroup(Statistic):
         """One-hot hits and groups."""
         prediction, target, group = arrays
         return _grouped(_right(prediction, target), group, self.groups)
-
-    def value(self, sums: Float[Tensor, "resamples terms"]) -> Float[Tensor, " resamples"]:
-        """The lowest of the accuracies that exist."""
-        return _lowest(_shares(sums))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,15 +66,19 @@ def where_defined(score: Float[Tensor, " batch"], defined: Bool[Tensor, " batch"
     return torch.where(defined, score, torch.full_like(score, torch.nan))
 
 
+@dataclass(frozen=True)
 class _Overlap(Metric):
     """Two sets of pixels compared: those that the map marks and those that the person marked.
 
     The map marks a pixel that reaches ``threshold`` times the map's own largest value (``>=``, as in Eq. 3 of the
     paper); a map without a positive value marks none. A mask that is not binary is binarized at 0.5.
+
+    Attributes:
+        threshold: Share of the map's own largest value from which a pixel is marked.
     """
 
     higher_is_better: ClassVar[bool] = True
-    threshold: float
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -100,12 +104,7 @@ class IoU(_Overlap):
     """Intersection over union of the binarized map and the mask; 0 for a map that marks nothing.
 
     Source: Gao et al. 2022 (RES), section 4, threshold 0.5 on a map divided by its largest value.
-
-    Attributes:
-        threshold: Share of the map's own largest value from which a pixel is marked.
     """
-
-    threshold: float = 0.5
 
     def ratio(self, both: Tensor, marked: Tensor, person: Tensor) -> Tensor:
         """The intersection over the union."""
@@ -117,12 +116,7 @@ class MaskPrecision(_Overlap):
     """Share of the marked pixels that lie in the mask; NaN for a map that marks nothing (see ``DeadMap``).
 
     Source: Gao et al. 2022 (RES), section 4.
-
-    Attributes:
-        threshold: Share of the map's own largest value from which a pixel is marked.
     """
-
-    threshold: float = 0.5
 
     def ratio(self, both: Tensor, marked: Tensor, person: Tensor) -> Tensor:
         """The intersection over the marked pixels."""
@@ -134,12 +128,7 @@ class MaskRecall(_Overlap):
     """Share of the mask that is marked; 0 for a map that marks nothing.
 
     Source: Gao et al. 2022 (RES), section 4.
-
-    Attributes:
-        threshold: Share of the map's own largest value from which a pixel is marked.
     """
-
-    threshold: float = 0.5
 
     def ratio(self, both: Tensor, marked: Tensor, person: Tensor) -> Tensor:
         """The intersection over the mask."""
@@ -151,12 +140,7 @@ class MaskF1(_Overlap):
     """Harmonic mean of precision and recall of the binarized map; 0 for a map that marks nothing.
 
     Source: Gao et al. 2022 (RES), section 4.
-
-    Attributes:
-        threshold: Share of the map's own largest value from which a pixel is marked.
     """
-
-    threshold: float = 0.5
 
     def ratio(self, both: Tensor, marked: Tensor, person: Tensor) -> Tensor:
         """Twice the intersection over the sum of both sizes."""

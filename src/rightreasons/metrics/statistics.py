@@ -2,6 +2,9 @@
 
 A resample of the images is a number of copies an image. Every figure here depends on the images only through sums, so
 that all resamples together are one matrix product, copies by terms.
+
+The bootstrap fails for some figures: resamples of a minimum lie too low, and those of scores that are all equal do not
+vary. Such a figure has an exact interval of its own, which takes the bootstrap's place.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 COPIES_AT_ONCE = 4_000_000
@@ -36,6 +39,13 @@ class Estimate:
     low: float
     high: float
     count: int
+
+
+class Interval(NamedTuple):
+    """From ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
 
 
 class PairedEstimate(NamedTuple):
@@ -83,6 +93,21 @@ class Statistic(ABC):
     def value(self, sums: Float[Tensor, "resamples terms"]) -> Float[Tensor, " resamples"]:
         """The figure from the sums, one a resample."""
 
+    def interval(self, terms: Float[Tensor, "images terms"], *, confidence: float) -> Interval | None:
+        """An interval that takes the place of the bootstrap's; ``None``, as by default, leaves it to the bootstrap.
+
+        Args:
+            terms: Of the images that count, two or more.
+            confidence: Probability that the interval covers the figure.
+        """
+        return None
+
+    def difference_interval(
+        self, before: Float[Tensor, "images terms"], after: Float[Tensor, "images terms"], *, confidence: float
+    ) -> Interval | None:
+        """The same for the difference of two models on the same images, after minus before."""
+        return None
+
     def rows(self, arrays: Tensor | Sequence[Tensor]) -> Float[Tensor, "images terms"]:
         """The terms of arrays that have been checked.
 
@@ -107,7 +132,11 @@ class Statistic(ABC):
 
 @dataclass(frozen=True)
 class Mean(Statistic):
-    """The mean of the scores that are defined."""
+    """The mean of the scores that are defined.
+
+    Scores that are all 0, or all 1, are taken for right or wrong answers and get the Clopper-Pearson interval: the
+    bootstrap's would have no width, as if 0 of 1000 showed that there is none.
+    """
 
     takes: ClassVar[tuple[str, ...]] = ("scores",)
 
@@ -119,6 +148,31 @@ class Mean(Statistic):
     def value(self, sums: Float[Tensor, "resamples terms"]) -> Float[Tensor, " resamples"]:
         """Sum over number."""
         return sums[:, 0] / sums[:, 1]
+
+    def interval(self, terms: Float[Tensor, "images terms"], *, confidence: float) -> Interval | None:
+        """Clopper-Pearson for scores that are all 0 or all 1."""
+        scores = terms[:, 0]
+        if not _binary(scores) or not _constant(scores):
+            return None
+        low, high = clopper_pearson(scores.sum()[None], terms[:, 1].sum()[None], confidence=confidence)
+        return Interval(float(low), float(high))
+
+    def difference_interval(
+        self, before: Float[Tensor, "images terms"], after: Float[Tensor, "images terms"], *, confidence: float
+    ) -> Interval | None:
+        """For scores of 0 and 1 whose difference d is the same for all images.
+
+        With probability ``confidence`` at most a share u of all images has another d, u being the upper
+        Clopper-Pearson bound of 0 among so many. These move the mean by up to 1 each where d is 0, by up to 2 where d
+        is 1 or -1.
+        """
+        gain = after[:, 0] - before[:, 0]
+        if not (_binary(before[:, 0]) and _binary(after[:, 0]) and _constant(gain)):
+            return None
+        _, share = clopper_pearson(gain.new_zeros(1), gain.new_full((1,), len(gain)), confidence=confidence)
+        center, others = float(gain[0]), float(share)
+        reach = others * (1 + abs(center))
+        return Interval(max(-1.0, center - reach), min(1.0, center + reach))
 
 
 MEAN = Mean()
@@ -134,7 +188,9 @@ def bootstrap(
 ) -> Estimate:
     """A figure over images with its percentile bootstrap interval.
 
-    Images are drawn with replacement. Images without a score (NaN) are left out beforehand.
+    Images are drawn with replacement. Images without a score (NaN) are left out beforehand. A statistic that has an
+    interval of its own (``Statistic.interval``) gets that one: the lowest accuracy of a class or group, and a mean of
+    scores that are all 0 or all 1.
 
     Args:
         scores: One score an image, or the arrays that the statistic takes, such as (prediction, target).
@@ -148,10 +204,16 @@ def bootstrap(
 
     Source: Efron and Tibshirani 1993, chapter 13.
     """
+    _check_settings(resamples, confidence)
     terms = statistic.rows(scores)
     terms = terms[_complete(terms)]
-    values = statistic.value(_resampled_sums(terms, resamples, seed))
-    return _estimate(_figure(statistic, terms), values, confidence=confidence, count=len(terms))
+    figure = _figure(statistic, terms)
+    if len(terms) < 2:
+        return _without_interval(figure, len(terms))
+    interval = statistic.interval(terms, confidence=confidence)
+    if interval is None:
+        interval = _percentile(statistic.value(_resampled_sums(terms, resamples, seed)), confidence)
+    return Estimate(figure, *interval, len(terms))
 
 
 def paired_bootstrap(
@@ -166,7 +228,8 @@ def paired_bootstrap(
     """A figure of two models on the same images, and the difference, after minus before.
 
     Every resample draws the same images for both, so that what is hard about an image cancels in the difference. An
-    image counts where both models have a score.
+    image counts where both models have a score. As for ``bootstrap``, an interval of the statistic's own comes first.
+    That of a difference of lowest accuracies is conservative: it gains nothing from the pairing.
 
     Args:
         before: One score an image, or the arrays that the statistic takes.
@@ -179,18 +242,19 @@ def paired_bootstrap(
     Raises:
         ValueError: The two do not go together, or as for ``bootstrap``.
     """
+    _check_settings(resamples, confidence)
     first, second = statistic.rows(before), statistic.rows(after)
     if first.shape != second.shape:
         raise ValueError(f"expected scores of the same images twice, got {len(first)} and {len(second)} images")
     keep = _complete(first) & _complete(second)
     first, second = first[keep], second[keep]
-    sums = _resampled_sums(torch.cat((first, second), dim=1), resamples, seed).chunk(2, dim=1)
-    values = [statistic.value(part) for part in sums]
     figures = [_figure(statistic, part) for part in (first, second)]
-    values.append(values[1] - values[0])
     figures.append(figures[1] - figures[0])
-    pairs = zip(figures, values, strict=True)
-    return PairedEstimate(*(_estimate(f, v, confidence=confidence, count=len(first)) for f, v in pairs))
+    if len(first) < 2:
+        return PairedEstimate(*(_without_interval(figure, len(first)) for figure in figures))
+    intervals = _paired_intervals(statistic, first, second, resamples=resamples, confidence=confidence, seed=seed)
+    pairs = zip(figures, intervals, strict=True)
+    return PairedEstimate(*(Estimate(figure, *interval, len(first)) for figure, interval in pairs))
 
 
 def mean_sd_interval(values: Sequence[float], *, confidence: float = 0.95) -> SeedSummary:
@@ -209,6 +273,54 @@ def mean_sd_interval(values: Sequence[float], *, confidence: float = 0.95) -> Se
     sd = float(data.std())
     half = float(stdtrit(count - 1, 0.5 + confidence / 2)) * sd / math.sqrt(count)
     return SeedSummary(mean, sd, mean - half, mean + half, count)
+
+
+def clopper_pearson(
+    hits: Float[Tensor, " groups"], sizes: Float[Tensor, " groups"], *, confidence: float
+) -> tuple[Float[Tensor, " groups"], Float[Tensor, " groups"]]:
+    """Lower and upper bounds of the probability behind each share of hits, from the binomial distribution.
+
+    Source: Clopper and Pearson 1934.
+
+    Args:
+        hits: Number of hits in each group.
+        sizes: Number of images in each group, at least 1.
+        confidence: Probability, at least, that a group's two bounds hold.
+    """
+    tail = (1 - confidence) / 2
+    hits, misses = hits.double(), (sizes - hits).double()
+    # The beta distribution needs both parameters above 0; where one is not, the bound is 0 or 1.
+    low = torch.from_numpy(betaincinv(hits.clamp(min=1).numpy(), (misses + 1).numpy(), tail))
+    high = torch.from_numpy(betaincinv((hits + 1).numpy(), misses.clamp(min=1).numpy(), 1 - tail))
+    return low.masked_fill(hits == 0, 0.0), high.masked_fill(misses == 0, 1.0)
+
+
+def _paired_intervals(
+    statistic: Statistic, before: Tensor, after: Tensor, *, resamples: int, confidence: float, seed: int
+) -> list[Interval]:
+    """Of before, after and the difference: the statistic's own where it has one, else the bootstrap's."""
+    own = [
+        statistic.interval(before, confidence=confidence),
+        statistic.interval(after, confidence=confidence),
+        statistic.difference_interval(before, after, confidence=confidence),
+    ]
+    exact = [interval for interval in own if interval is not None]
+    if len(exact) == len(own):
+        return exact
+    first, second = (
+        statistic.value(part)
+        for part in _resampled_sums(torch.cat((before, after), dim=1), resamples, seed).chunk(2, 1)
+    )
+    drawn = [_percentile(values, confidence) for values in (first, second, second - first)]
+    return [interval or other for interval, other in zip(own, drawn, strict=True)]
+
+
+def _binary(scores: Tensor) -> bool:
+    return bool(((scores == 0) | (scores == 1)).all())
+
+
+def _constant(scores: Tensor) -> bool:
+    return bool((scores == scores[0]).all())
 
 
 def _complete(terms: Tensor) -> Tensor:
@@ -231,21 +343,23 @@ def _copies(images: int, resamples: int, seed: int) -> Iterator[Tensor]:
 
 
 def _resampled_sums(terms: Tensor, resamples: int, seed: int) -> Float[Tensor, "resamples terms"]:
-    if resamples < 1:
-        raise ValueError(f"expected at least 1 resample, got {resamples}")
-    if len(terms) == 0:
-        return terms.new_zeros((resamples, terms.shape[1]), dtype=torch.double)
     parts = [copies.to(terms.dtype) @ terms for copies in _copies(len(terms), resamples, seed)]
     return torch.cat(parts).double()
 
 
-def _estimate(figure: float, values: Tensor, *, confidence: float, count: int) -> Estimate:
-    _check_confidence(confidence)
-    if count < 2:
-        return Estimate(figure, math.nan, math.nan, count)
+def _percentile(values: Tensor, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
-    low, high = torch.quantile(values, values.new_tensor([tail, 1 - tail])).tolist()
-    return Estimate(figure, low, high, count)
+    return Interval(*torch.quantile(values, values.new_tensor([tail, 1 - tail])).tolist())
+
+
+def _without_interval(figure: float, count: int) -> Estimate:
+    return Estimate(figure, math.nan, math.nan, count)
+
+
+def _check_settings(resamples: int, confidence: float) -> None:
+    if resamples < 1:
+        raise ValueError(f"expected at least 1 resample, got {resamples}")
+    _check_confidence(confidence)
 
 
 def _check_confidence(confidence: float) -> None:

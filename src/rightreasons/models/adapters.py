@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rightreasons.core import BadModel
-from rightreasons.core.hooks import find_layer
+from rightreasons.core.hooks import find_layer, modes_kept
 from rightreasons.core.tensors import check_classes
 from rightreasons.models.classifier import AdaptedClassifier
 
@@ -32,11 +32,11 @@ def adapt(
     Args:
         network: Returns logits (B, classes) for images (B, C, H, W).
         layer: Name of the layer to explain, as in ``network.named_modules()``.
-        mean: Subtracted from each channel before the network sees the image.
-        std: Each channel is divided by it.
+        mean: Subtracted from each channel before the network sees the image; one number, or one a channel.
+        std: Each channel is divided by it; likewise.
 
     Raises:
-        ValueError: Not a module.
+        ValueError: Not a module, or a mean that is not finite, or a standard deviation that is not positive.
         BadModel: No such layer.
     """
     if isinstance(network, AdaptedClassifier):
@@ -82,6 +82,8 @@ def _norm_beside(modules: dict[str, nn.Module], name: str) -> str | None:
 def check_fits(model: AdaptedClassifier, inputs: Tensor, target: Tensor) -> None:
     """Try one image, so that a network that cannot take the data says so before any work starts.
 
+    It runs in evaluation mode; every module gets the mode back that it had.
+
     Args:
         model: The classifier.
         inputs: At least one image, (B, C, H, W).
@@ -91,10 +93,9 @@ def check_fits(model: AdaptedClassifier, inputs: Tensor, target: Tensor) -> None
         BadModel: The network refuses images of this shape.
         ValueError: A label is out of the model's range.
     """
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.eval()
             logits = model(inputs[:1])
     except BadModel:
         raise
@@ -104,6 +105,4 @@ def check_fits(model: AdaptedClassifier, inputs: Tensor, target: Tensor) -> None
         raise BadModel(
             f"the network cannot take images of shape {tuple(inputs.shape[1:])} (channels, height, width): {reason}"
         ) from error
-    finally:
-        model.train(training)
     check_classes(target, logits.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,10 +124,13 @@ def packable(tensors: Mapping[str, object]) -> dict[str, Tensor]:
 def write_whole(path: Path, content: bytes) -> None:
     """Put a file in place whole or not at all: written beside, flushed to the disk, then renamed.
 
+    The file beside has a name of its own for each call, so that several writers do not meet; the last one stays.
+
     Raises:
         NotWritten: It could not be written; what stood there before is untouched.
     """
-    beside = path.with_name(path.name + ".partial")
+    # Not a temporary file of the library: that would be readable by its owner alone.
+    beside = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -140,7 +144,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rightreasons.core import BadModel, Classifier, Trace
 from rightreasons.core.hooks import captured, find_layer
@@ -33,15 +35,23 @@ class AdaptedClassifier(nn.Module):
         std: Sequence[float] = (1.0,),
     ) -> None:
         super().__init__()
+        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+        _check_standardization(mean, std)
         self.network = network
         self.layer = layer
-        self._standardizes = tuple(mean) != (0.0,) or tuple(std) != (1.0,)
+        self._standardizes = mean != (0.0,) or std != (1.0,)
+        self._channels = max(len(mean), len(std))
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """The logits."""
         if self._standardizes:
+            # One channel would be broadcast to as many as there are means.
+            if self._channels not in (1, inputs.shape[1]):
+                raise BadModel(
+                    f"expected images of {self._channels} channels, as mean and std have, got {inputs.shape[1]}"
+                )
             inputs = (inputs - self.mean.to(inputs.dtype)) / self.std.to(inputs.dtype)
         return _logits(self.network(inputs))
 
@@ -65,6 +75,16 @@ class AdaptedClassifier(nn.Module):
     def extra_repr(self) -> str:
         """Which layer is explained."""
         return f"layer={self.layer!r}"
+
+
+def _check_standardization(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    lengths = {len(mean), len(std)}
+    if 0 in lengths or len(lengths - {1}) > 1:
+        raise ValueError(f"expected one mean and std, or one a channel, got {len(mean)} and {len(std)}")
+    if not all(map(math.isfinite, mean)):
+        raise ValueError(f"expected finite means, got {mean}")
+    if not all(math.isfinite(value) and value > 0 for value in std):
+        raise ValueError(f"expected finite standard deviations above 0, got {std}")
 
 
 def _logits(output: object) -> Tensor:
@@ -113,7 +133,12 @@ class Recorded:
 
 
 def record(model: Classifier, inputs: Tensor, layers: Sequence[str] = ()) -> Recorded:
-    """Run the model once on ``inputs`` (which must require a gradient) and keep the pass."""
+    """Run the model once on ``inputs`` (which must require a gradient) and keep the pass.
+
+    Attention runs by its plain formula: flash and memory-efficient attention have no double backward.
+    """
     if not inputs.requires_grad:
         raise ValueError("expected inputs that require a gradient, got a tensor off the graph")
-    return Recorded(model, model.trace(inputs, layers))
+    with sdpa_kernel(SDPBackend.MATH):
+        trace = model.trace(inputs, layers)
+    return Recorded(model, trace)

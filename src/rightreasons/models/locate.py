@@ -36,6 +36,8 @@ def build(
     Raises:
         BadModel: It cannot be found, or what it makes is no network.
     """
+    if name.endswith(".py"):
+        raise BadModel(f"expected the function too, {name}:function, got {name}")
     if ":" not in name:
         return _call(MODELS[name], name, {"shape": shape, "classes": classes, **(settings or {})})
     maker = _find(name)
@@ -75,6 +77,9 @@ def _module_of_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs, as an import would: dataclasses inside look their module up.
     sys.modules[spec.name] = module
+    # Last, so that the file's neighbors can be imported and hide nothing.
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))
     spec.loader.exec_module(module)
     return module
 

@@ -6,7 +6,6 @@ disk and loads nothing: style, figures and images are inside, and its content se
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from rightreasons.experiments import Comparison as Measured
+from rightreasons.models.checkpoints import write_whole
 from rightreasons.reports import charts
 from rightreasons.reports.figures import (
     Array,
@@ -280,13 +280,19 @@ class PageContent:
     rerun: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    interval: str = "95 % interval, paired bootstrap over the test images"
+    interval: str = (
+        "95 % interval, paired bootstrap over the test images; for the worst class, where the bootstrap fails, exact "
+        "binomial bounds over all classes at once"
+    )
     trained_through: str | None = None
 
     @property
     def telling(self) -> tuple[Example, str] | None:
-        """The example at the top, the first one that was repaired if any was, and the method of its maps."""
-        shown = [example for example in self.examples if example.paired_method]
+        """The example at the top, the first one that was repaired if any was, and the method of its maps.
+
+        Examples with a mask come before those without one, whose maps say little.
+        """
+        shown = sorted((e for e in self.examples if e.paired_method), key=lambda example: not example.covered)
         repaired = [example for example in shown if not example.panels[0].correct and example.panels[1].correct]
         return next(((example, example.paired_method) for example in (*repaired, *shown)), None)
 
@@ -302,17 +308,10 @@ def write(content: PageContent, path: str | Path) -> Path:
     """Render the page into a file that appears whole or not at all.
 
     Raises:
-        OSError: The file cannot be written; an older one is left as it was.
+        NotWritten: The file cannot be written; an older one is left as it was.
     """
     path = Path(path)
-    text = render(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, render(content).encode())
     return path
 
 

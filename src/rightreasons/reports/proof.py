@@ -122,7 +122,14 @@ def verdict(proof: Proof) -> str:
             f" When only the decoy changes, {_percent(swap.before)} of the answers change before the revision and "
             f"{_percent(swap.after)} after it."
         )
+    failed = [control.name for control in proof.controls if not control.passed]
+    if failed:
+        said += f" But the gain is not the mask's alone: the revised model does not clearly lead {_listed(failed)}."
     return said
+
+
+def _listed(names: list[str]) -> str:
+    return "the control " + names[0] if len(names) == 1 else "the controls " + ", ".join(names)
 
 
 def _percent(estimate: Estimate) -> str:

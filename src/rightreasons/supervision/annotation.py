@@ -84,9 +84,23 @@ def comparable(heatmap: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, 
     return unit_maximum(heatmap.to(torch.promote_types(heatmap.dtype, torch.float32)))
 
 
-def mean_where(
-    values: Float[Tensor, "batch 1 height width"], where: Bool[Tensor, "batch 1 height width"]
+def marked_images(marks: Tensor) -> Bool[Tensor, " batch"]:
+    """Which images have a mark at all, for marks of shape (B, 1, H, W) that are numbers or booleans."""
+    return marks.flatten(1).any(dim=1)
+
+
+def ratio_of_sums(
+    values: Float[Tensor, "batch 1 height width"], weights: Float[Tensor, "batch 1 height width"]
 ) -> Float[Tensor, " batch"]:
-    """Mean of each image over the pixels that count; zero where none does."""
-    count = where.sum(dim=(1, 2, 3)).clamp(min=1)
-    return (values * where).sum(dim=(1, 2, 3)) / count
+    """Sum of each image's weighted values over that of its weights; zero where all of these are."""
+    # A half-precision mask would round its own sum.
+    total = weights.sum(dim=(1, 2, 3), dtype=values.dtype)
+    return values.sum(dim=(1, 2, 3)) / total.clamp(min=torch.finfo(values.dtype).tiny)
+
+
+def mean_over(values: Float[Tensor, " batch"], counted: Bool[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Mean over the images that count; a zero on the graph where none does.
+
+    Nothing is selected, so an accelerator need not be waited for.
+    """
+    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)

@@ -18,10 +18,12 @@ from rightreasons.supervision.annotation import (
     annotated_only,
     comparable,
     connected_zero,
+    marked_images,
     mask_of,
     masks_of,
-    mean_where,
+    mean_over,
     nothing_annotated,
+    ratio_of_sums,
 )
 
 
@@ -30,8 +32,9 @@ class GRADIA(ExplanationLoss):
     """The absolute difference between the map and the relevant pixels: mean |M - F|.
 
     M is the heatmap divided by its own largest absolute value, F = ``relevant``; every pixel outside F counts as
-    irrelevant, and ``irrelevant`` is not used. The comparison is made at the resolution of the inputs, where masks are
-    drawn; a coarse class activation map has been enlarged to it. The mean over pixels stands for the paper's L1 norm.
+    irrelevant, and ``irrelevant`` is not used. An annotated image without a relevant pixel does not count: nobody said
+    where the map should be. The comparison is made at the resolution of the inputs, where masks are drawn; a coarse
+    class activation map has been enlarged to it. The mean over pixels stands for the paper's L1 norm.
 
     Source: Gao et al. 2022, arXiv:2202.02838, as told in Gao et al. 2022 (RES), section 4.1.
 
@@ -45,24 +48,27 @@ class GRADIA(ExplanationLoss):
         require_differentiable(self.attribution, type(self).__name__)
 
     def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images."""
+        """The mean over annotated images with relevant pixels."""
         if nothing_annotated(batch):
             return connected_zero(logits)
         relevant = mask_of(batch, "relevant", type(self).__name__)
         heatmap = self.attribution(model, batch.inputs, batch.target)
         relevant, heatmap = annotated_only(batch, relevant, heatmap)
-        return (comparable(heatmap) - relevant).abs().mean()
+        return mean_over((comparable(heatmap) - relevant).abs().mean(dim=(1, 2, 3)), marked_images(relevant))
 
 
 @dataclass(frozen=True)
 class HAICS(ExplanationLoss):
     """The binary cross-entropy between the map and the annotation, on annotated pixels only.
 
-    -(F log M + (1 - F) log(1 - M)), averaged over the pixels of an image whose ``relevant`` F and ``irrelevant`` C
-    differ: an unmarked pixel does not count, and neither does one marked as both. M is the heatmap divided by its
-    own largest absolute value; negative evidence counts as 0. The comparison is made at the resolution of the inputs.
+    The sum of -(F log M + C log(1 - M)) over the pixels of an image whose ``relevant`` F and ``irrelevant`` C differ,
+    divided by the sum of F + C over them: an unmarked pixel does not count, neither does one marked as both, and a
+    pixel that is marked in part (at the border of a resized mask) counts as much as it is marked. M is the heatmap
+    divided by its own largest absolute value; negative evidence counts as 0. The comparison is made at the resolution
+    of the inputs.
 
-    Source: Shen et al. 2021 (CHI extended abstracts), as told in Gao et al. 2022 (RES), section 4.1.
+    Source: Shen et al. 2021 (CHI extended abstracts), as told in Gao et al. 2022 (RES), section 4.1, for binary masks,
+    where C is 1 - F on annotated pixels; the weights of other values are our definition.
 
     Args:
         attribution: What makes the map.
@@ -81,12 +87,14 @@ class HAICS(ExplanationLoss):
             raise ValueError(f"expected eps between 0 and 0.5, got {self.eps}")
 
     def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images."""
+        """The mean over annotated images with a pixel that counts."""
         if nothing_annotated(batch):
             return connected_zero(logits)
         relevant, irrelevant = masks_of(batch, type(self).__name__)
         heatmap = self.attribution(model, batch.inputs, batch.target)
         relevant, irrelevant, heatmap = annotated_only(batch, relevant, irrelevant, heatmap)
         shrunk = (1 - self.eps) * comparable(heatmap).clamp(0, 1)
-        entropy = -(relevant * (shrunk + self.eps).log() + (1 - relevant) * (1 - shrunk).log())
-        return mean_where(entropy, relevant != irrelevant).mean()
+        relevant, irrelevant = (mask * (relevant != irrelevant) for mask in (relevant, irrelevant))
+        entropy = -(relevant * (shrunk + self.eps).log() + irrelevant * (1 - shrunk).log())
+        weights = relevant + irrelevant
+        return mean_over(ratio_of_sums(entropy, weights), marked_images(weights))

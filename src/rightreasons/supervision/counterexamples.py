@@ -7,12 +7,12 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rightreasons.core import Batch, Classifier, ExplanationLoss
 from rightreasons.core.hooks import preserved
-from rightreasons.supervision.annotation import connected_zero, mask_of, nothing_annotated
+from rightreasons.supervision.annotation import connected_zero, marked_images, mask_of, nothing_annotated
 
 Noise = Literal["uniform", "swapped"]
 
@@ -21,9 +21,10 @@ Noise = Literal["uniform", "swapped"]
 class Counterexamples(ExplanationLoss):
     """The cross-entropy on copies of the annotated images whose irrelevant pixels say nothing.
 
-    Each copy keeps its label and every pixel outside ``irrelevant``. The copies run through the model as training
-    images do: in training mode they move the running statistics of its normalization. With weight 1 they count as
-    much as the batch itself; the paper adds them to the data set, which is the same up to the scale of the total.
+    Each copy keeps its label and every pixel outside ``irrelevant``; an annotated image without an irrelevant pixel is
+    not copied. The copies run through the model in the mode it is in, as a batch of their own, but leave the running
+    statistics of its normalization as they were. With weight 1 they count as much as the batch itself; the paper adds
+    them to the data set, which is the same up to the scale of the total and to those statistics.
 
     Source: Teso & Kersting 2019 (AIES), "Explanatory interactive machine learning", their counterexamples.
 
@@ -31,7 +32,7 @@ class Counterexamples(ExplanationLoss):
         copies: Copies of each image in a step.
         noise: What irrelevant pixels become: random values ("uniform"), or the pixels at the same place of another
             image of the batch, drawn at random ("swapped"; a batch of one image has no other and is left as it is).
-        share: The part of the annotated images that is copied in a step; the cost goes with copies * share.
+        share: The part of these images that is copied in a step; the cost goes with copies * share.
         low: Smallest random value.
         high: Largest random value; the range should be that of the pixels.
         seed: Of the copies; ``None`` draws from torch's global generator. With a seed the copies of a batch follow
@@ -60,18 +61,20 @@ class Counterexamples(ExplanationLoss):
         if nothing_annotated(batch):
             return connected_zero(logits)
         inputs, target = self.copied(batch)
+        if not len(target):
+            return connected_zero(logits)
         with preserved(model.network):
             return F.cross_entropy(model(inputs), target)
 
     def copied(self, batch: Batch) -> tuple[Float[Tensor, "copies channels height width"], Int[Tensor, " copies"]]:
-        """The copies of a batch and their labels.
+        """The copies of a batch and their labels; none where no annotated image has an irrelevant pixel.
 
         Raises:
             MissingAnnotation: The batch carries no ``irrelevant`` masks.
         """
         mask = mask_of(batch, "irrelevant", type(self).__name__)
         generator = self._generator(batch)
-        rows = self._chosen(batch, generator).repeat(self.copies)
+        rows = self._chosen(batch.annotated_rows() & marked_images(mask), generator).repeat(self.copies)
         inputs, mask = batch.inputs.detach(), mask[rows]
         if self.noise == "swapped":
             steps = torch.randint(1, max(len(inputs), 2), rows.shape, generator=generator, device=inputs.device)
@@ -82,8 +85,8 @@ class Counterexamples(ExplanationLoss):
             values = self.low + (self.high - self.low) * values
         return inputs[rows] * (1 - mask) + values * mask, batch.target[rows]
 
-    def _chosen(self, batch: Batch, generator: torch.Generator | None) -> Int[Tensor, " rows"]:
-        rows = batch.annotated_rows().nonzero()[:, 0]
+    def _chosen(self, counted: Bool[Tensor, " batch"], generator: torch.Generator | None) -> Int[Tensor, " rows"]:
+        rows = counted.nonzero()[:, 0]
         count = max(1, round(self.share * len(rows)))
         if count == len(rows):
             return rows

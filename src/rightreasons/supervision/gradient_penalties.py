@@ -10,7 +10,14 @@ from torch import Tensor
 from rightreasons.attribution import Saliency
 from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss
 from rightreasons.core.protocols import require_differentiable
-from rightreasons.supervision.annotation import annotated_only, connected_zero, mask_of, nothing_annotated
+from rightreasons.supervision.annotation import (
+    annotated_only,
+    connected_zero,
+    marked_images,
+    mask_of,
+    mean_over,
+    nothing_annotated,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class RRR(ExplanationLoss):
 
     The mean over annotated images of the sum over pixels and channels of (A * g)^2, with A = ``irrelevant`` and g the
     gradient of the sum of all log-probabilities. Channels are squared before they are summed, so that opposite signs
-    cannot hide each other. ``relevant`` is not used.
+    cannot hide each other. ``relevant`` is not used, and an annotated image without an irrelevant pixel does not count.
 
     The paper sums this term and the cross-entropy over the batch. Beside a mean cross-entropy the mean over images
     keeps its lambda, if every image is annotated. Its pixels run from 0 to 255; for the same network on pixels from 0
@@ -37,10 +44,10 @@ class RRR(ExplanationLoss):
         require_differentiable(self.attribution, type(self).__name__)
 
     def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images."""
+        """The mean over annotated images with irrelevant pixels."""
         if nothing_annotated(batch):
             return connected_zero(logits)
         mask = mask_of(batch, "irrelevant", type(self).__name__)
         values = self.attribution.per_channel(model, batch.inputs, batch.target)
         mask, values = annotated_only(batch, mask, values)
-        return (mask * values).square().sum(dim=(1, 2, 3)).mean()
+        return mean_over((mask * values).square().sum(dim=(1, 2, 3)), marked_images(mask))

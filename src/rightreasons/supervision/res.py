@@ -19,9 +19,11 @@ from rightreasons.supervision.annotation import (
     annotated_only,
     comparable,
     connected_zero,
+    marked_images,
     masks_of,
-    mean_where,
+    mean_over,
     nothing_annotated,
+    ratio_of_sums,
 )
 
 
@@ -30,14 +32,16 @@ class RES(ExplanationLoss):
     """A threshold term with slack, and a distance to the smoothed annotation, on annotated pixels only.
 
     With M the heatmap divided by its own largest absolute value, F = ``relevant``, C = ``irrelevant``, H = F - C:
-    max(0, |tanh(slope (M - a)) - H| - slack) + |M - h(F, C)|, where each |.| is the mean absolute difference over the
-    pixels of an image with H != 0, and the result is the mean over annotated images. The threshold a is the one of
-    :func:`adaptive_threshold`. The comparison is made at the resolution of the inputs.
+    max(0, |tanh(slope (M - a)) - sign H| - slack) + |M - h(F, C)|, where each |.| is the mean absolute difference over
+    the pixels of an image weighted by the absolute value of H, and the result is the mean over annotated images that
+    have a pixel with H != 0. The threshold a is the one of :func:`adaptive_threshold`. The comparison is made at the
+    resolution of the inputs.
 
     Source: Gao et al. 2022 (RES, KDD), sections 3.2-3.3, Eqs. 5-8. The paper names neither the norm nor the distance d;
-    both means are our definition, so that slack and weight do not depend on how much was drawn. Its a belongs to the
-    whole training set, ours to the annotated images of a batch. Its slack is 0.001 and 0.01 on its two data sets; it
-    gives no slope.
+    both means are our definition, so that slack and weight do not depend on how much was drawn. Its masks are binary;
+    that a pixel which is marked in part (at the border of a resized mask) counts in part is our definition, too. Its a
+    belongs to the whole training set, ours to the annotated images of a batch. Its slack is 0.001 and 0.01 on its two
+    data sets; it gives no slope.
 
     Args:
         attribution: What makes the map.
@@ -46,7 +50,8 @@ class RES(ExplanationLoss):
         slack: Disagreement of an image with its annotation that costs nothing (the paper's alpha).
         slope: Steepness of the tanh that stands for the threshold (the paper's gamma).
         kernel_size: Side of the smoothing kernel in pixels, odd; ``None`` takes an eighth of the image's smaller side
-            for "gaussian" (3 of 28 pixels, 29 of 224) and 5 for "learned", which is made before it sees an image.
+            for "gaussian" (3 of 28 pixels, 29 of 224) and 5 for "learned", which is made before it sees an image and
+            keeps the size itself (here it becomes ``None``). Refused where no kernel is made.
     """
 
     attribution: Attribution = field(default_factory=GradCAM)
@@ -65,21 +70,29 @@ class RES(ExplanationLoss):
             raise ValueError(f"expected a positive, finite slope, got {self.slope}")
         if self.kernel_size is not None:
             _check_odd(self.kernel_size)
+            if self.imputation not in ("gaussian", "learned"):
+                raise ValueError(
+                    "expected kernel_size only with imputation 'gaussian' or 'learned', "
+                    f"got {self.kernel_size} with {self.imputation!r}"
+                )
         if self.imputation == "learned":
             object.__setattr__(self, "imputation", LearnedImputation(self.kernel_size or 5))
+            # Else a copy made by dataclasses.replace would ask for a kernel beside the module it already has.
+            object.__setattr__(self, "kernel_size", None)
 
     def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images."""
+        """The mean over annotated images with a pixel that counts."""
         if nothing_annotated(batch):
             return connected_zero(logits, self.imputation if isinstance(self.imputation, nn.Module) else None)
         relevant, irrelevant = masks_of(batch, type(self).__name__)
         heatmap = self.attribution(model, batch.inputs, batch.target)
         relevant, irrelevant, heatmap = annotated_only(batch, relevant, irrelevant, heatmap)
-        maps, marked = comparable(heatmap), relevant != irrelevant
+        maps, side = comparable(heatmap), relevant - irrelevant
+        weights = side.abs()
         projected = (self.slope * (maps - adaptive_threshold(maps, relevant, irrelevant))).tanh()
-        disagreement = mean_where((projected - (relevant - irrelevant)).abs(), marked)
-        distance = mean_where((maps - self.imputed(relevant, irrelevant)).abs(), marked)
-        return ((disagreement - self.slack).relu() + distance).mean()
+        disagreement = ratio_of_sums(weights * (projected - side.sign()).abs(), weights)
+        distance = ratio_of_sums(weights * (maps - self.imputed(relevant, irrelevant)).abs(), weights)
+        return mean_over((disagreement - self.slack).relu() + distance, marked_images(weights))
 
     def imputed(
         self, relevant: Float[Tensor, "batch 1 height width"], irrelevant: Float[Tensor, "batch 1 height width"]
@@ -109,17 +122,18 @@ def adaptive_threshold(
 ) -> Float[Tensor, ""]:
     """The threshold a, one for all images, that the most annotated pixels agree with; no gradient runs through it.
 
-    A pixel agrees if M >= a where ``relevant`` is the larger mask, if M < a where ``irrelevant`` is. As a grows past a
-    value of M, relevant pixels of that value are lost and irrelevant ones gained, so the most is reached at a value of
-    M or just above all of them; after one sort, O(m log m), running counts give all these cases. Of several best ones
-    the smallest is taken; where nothing is annotated a is 0. Pixels count alike, so the larger mask has more say.
+    A pixel is annotated where the masks differ by at least 0.5, binarized as the metrics binarize them. It agrees if M
+    >= a where ``relevant`` is the larger mask, if M < a where ``irrelevant`` is. As a grows past a value of M, relevant
+    pixels of that value are lost and irrelevant ones gained, so the most is reached at a value of M or just above all
+    of them; after one sort, O(m log m), running counts give all these cases. Of several best ones the smallest is
+    taken; where nothing is annotated a is 0. Pixels count alike, so the larger mask has more say.
 
     Source: Gao et al. 2022 (RES), Eqs. 6-7. The listing in appendix A.4 is not followed: read as bounds on a, its two
     lists ("greater or equal" from C, "less" from F) exchange the strictness of Eq. 7 (a > M on C, a <= M on F), so
     that a pixel of C counts as below its own value; its second loop never sets v; and a value above all of M, which
     Eq. 7 needs where C prevails, is not tried.
     """
-    marked = (relevant != irrelevant).flatten().nonzero()[:, 0]
+    marked = ((relevant - irrelevant).abs() >= 0.5).flatten().nonzero()[:, 0]
     if not len(marked):
         return heatmap.new_zeros(())
     values, order = heatmap.flatten()[marked].sort()

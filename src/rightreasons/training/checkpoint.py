@@ -95,6 +95,7 @@ def load_checkpoint(
     for name, value in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)
         state[int(index)][key] = value
+    _refuse_unfit(path, state, optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return Progress(**header["progress"]), header["scaler"]
 
@@ -117,7 +118,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _refuse_other_run(path: Path, saved: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     names = sorted(set(saved) | set(wanted))
     differing = [
-        f"{name} was {saved.get(name, 'absent')} and is now {wanted.get(name, 'absent')}"
+        _told(name, saved.get(name, "absent"), wanted.get(name, "absent"))
         for name in names
         if saved.get(name) != wanted.get(name)
     ]
@@ -126,6 +127,24 @@ def _refuse_other_run(path: Path, saved: Mapping[str, object], wanted: Mapping[s
             f"{path} belongs to another run: {'; '.join(differing)}. "
             "Take the old settings, or start anew without resuming, in another folder"
         )
+
+
+def _told(name: str, saved: object, wanted: object) -> str:
+    """What differs; of two lists of names only the names that are in one."""
+    if isinstance(saved, list) and isinstance(wanted, list) and name in ("trained weights", "frozen modes"):
+        only = [[n for n in mine if n not in others] for mine, others in ((saved, wanted), (wanted, saved))]
+        if any(only):
+            saved, wanted = (f"with {', '.join(names)}" if names else "without them" for names in only)
+    return f"{name} was {saved} and is now {wanted}"
+
+
+def _refuse_unfit(path: Path, state: Mapping[int, Mapping[str, object]], optimizer: Optimizer) -> None:
+    """The optimizer's tensors are single numbers or have the shape of their weight."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, row in state.items():
+        shapes = {tuple(value.shape) for value in row.values() if isinstance(value, Tensor) and value.ndim}
+        if not 0 <= index < len(weights) or shapes - {tuple(weights[index].shape)}:
+            raise CorruptData(f"{path} holds an optimizer's state that is not of these weights; remove it")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

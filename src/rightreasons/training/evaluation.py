@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rightreasons.core.hooks import modes_kept
 from rightreasons.data.dataset import ImageDataset
 from rightreasons.models import AdaptedClassifier
+
+__all__ = ["Evaluation", "device_of", "evaluate", "modes_kept", "predict"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +31,6 @@ class Evaluation:
     def accuracy(self) -> float:
         """Share of images whose predicted class is the true one."""
         return (self.predictions == self.target).double().mean().item()
-
-
-@contextmanager
-def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Give every module inside the mode (training or evaluation) back that it had."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -21,9 +21,12 @@ from rightreasons.training.evaluation import evaluate, modes_kept
 from rightreasons.training.loading import epoch_order, fetch, seed_generators, share, stream_seed
 from rightreasons.training.monitor import Bar, Meter, can_defer, deferred_interrupt
 from rightreasons.training.objective import Objective, TrainingStep
-from rightreasons.training.settings import FitSettings, describe, make_optimizer
+from rightreasons.training.settings import FitSettings, describe, held_back, make_optimizer
 
 Check = Callable[[AdaptedClassifier], float | Mapping[str, float]]
+
+_AUGMENTATION = 1
+"""Ends the key of augmentation's random numbers."""
 
 _PLAIN_OR_DATA_PARALLEL = {
     DistributedType.NO,
@@ -68,7 +71,9 @@ def fit(
     numbers of every step follow from the seed, the epoch, the step and the process, so a run that was killed and
     resumed ends in the weights of one that was not, to the bit where the device's arithmetic is deterministic. torch's
     global generators are seeded inside and given back as they were. The model is trained in training mode, gets the
-    modes back that it came in, and stays on the accelerator's device.
+    modes back that it came in, and stays on the accelerator's device. A sub-module that comes in evaluation mode inside
+    a network in training mode (a frozen BatchNorm) stays in evaluation mode; where the whole network comes in
+    evaluation mode, as after loading, all of it trains.
 
     With several processes each takes its share of a batch and gradients are averaged. A term of the objective is a mean
     over annotated images, so it is the joint batch's mean only where the shares hold equally many of them. Accelerate
@@ -148,6 +153,7 @@ class _Loop:
             "processes": accelerator.num_processes,
             "mixed_precision": accelerator.mixed_precision,
         }
+        self.held_back = held_back(model)
         self.generator = torch.Generator()
         self.at = Progress()
         # Weights are partly updated: what a second Ctrl-C leaves must not be saved.
@@ -195,7 +201,7 @@ class _Loop:
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         order = [share(rows, process, processes) for rows in self.order(at.epoch)[at.step :]]
         meter = Meter(at.epoch + 1, 1 if self.device.type == "cpu" else 50, at.meter)
-        self.step.train()
+        self.train_mode()
         with deferred_interrupt(defers) as stop_if_asked:
             try:
                 for batch in fetch(self.data, order, self.settings.workers):
@@ -203,44 +209,58 @@ class _Loop:
                     stop_if_asked()
             finally:
                 at.meter = meter.state()
-        means = self.across_processes(meter.means())
+        means = meter.means(self.across_processes)
         return {"epoch": float(at.epoch + 1), **means, "seconds": time.perf_counter() - started}
+
+    def train_mode(self) -> None:
+        """Put everything into training mode but what the user holds in evaluation mode."""
+        self.step.train()
+        for module in self.held_back:
+            module.training = False
 
     def update(self, batch: Batch, meter: Meter) -> Mapping[str, float]:
         """One step; returns the parts that were read last."""
         at, settings = self.at, self.settings
-        seed = stream_seed(settings.seed, at.epoch, at.step, self.accelerator.process_index)
-        seed_generators(seed, self.device)
+        place = (settings.seed, at.epoch, at.step, self.accelerator.process_index)
+        seed_generators(stream_seed(*place), self.device)
         if settings.augmentation is not None:
-            batch = settings.augmentation(batch, self.generator.manual_seed(seed))
+            # A stream of its own: dropout must not follow from how an image was moved.
+            batch = settings.augmentation(batch, self.generator.manual_seed(stream_seed(*place, _AUGMENTATION)))
+        images = self.images(batch)
         if batch.inputs.device != self.device:
             batch = batch.to(self.device, non_blocking=True)
         parts = self.prepared(batch)
-        meter.add(parts, images=len(batch), step=at.steps + 1)
+        meter.add(parts, images=images, step=at.steps + 1)
         self.between = True
         self.descend(parts["loss"])
         at.step, at.steps = at.step + 1, at.steps + 1
         self.between = False
         return meter.latest
 
+    def images(self, batch: Batch) -> dict[str, int]:
+        """How many images of a batch each part of the loss is a mean of; a term, of the annotated ones."""
+        objective, every = self.step.objective, len(batch)
+        annotated = every if batch.annotated is None else int(batch.annotated.sum())
+        return {"loss": every, objective.task_name: every, **dict.fromkeys(objective.terms, annotated)}
+
     def descend(self, loss: Tensor) -> None:
         """Gradients for the weights alone (one for the recorded inputs would be work for nothing), and the update."""
         self.raw_optimizer.zero_grad(set_to_none=True)
         if self.accelerator.scaler is None:
-            # Accelerate's calls do the same here, but look for optional packages each time: a tenth of an MLP's step.
+            # Accelerate's calls do the same here, but look for optional packages at each step.
             loss.backward(inputs=self.weights)  # type: ignore[no-untyped-call]
             self.raw_optimizer.step()
         else:
             self.accelerator.backward(loss, inputs=self.weights)
             self.optimizer.step()
 
-    def across_processes(self, means: dict[str, float]) -> dict[str, float]:
-        """Each mean averaged over the processes, whose shares are equal."""
+    def across_processes(self, values: list[float]) -> list[float]:
+        """Each number added up over the processes."""
         if self.accelerator.num_processes == 1:
-            return means
-        values = torch.tensor(list(means.values()), device=self.device)
-        averaged: Tensor = self.accelerator.reduce(values, reduction="mean")
-        return dict(zip(means, averaged.tolist(), strict=True))
+            return values
+        own = torch.tensor(values, device=self.device, dtype=torch.float64)
+        total: Tensor = self.accelerator.reduce(own, reduction="sum")
+        return [float(value) for value in total]
 
     def validated(self, validate: Mapping[str, ImageDataset | Check]) -> dict[str, float]:
         """What is validated, measured by the main process and told to all."""

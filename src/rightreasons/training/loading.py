@@ -26,7 +26,7 @@ def stream_seed(*key: int) -> int:
 
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seed torch's global generators of the CPU and of ``device`` (dropout draws from them)."""
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 90 us, as it asks every backend
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every backend
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
@@ -56,8 +56,9 @@ def epoch_order(
 def share(rows: Int[Tensor, " batch"], process: int, processes: int) -> Int[Tensor, " share"]:
     """The part of a batch that is one process's, equal in size for all.
 
-    A batch that cannot be shared equally is filled up with its own first images, so that the mean of the processes'
-    gradients stays a mean over images.
+    A batch that does not divide evenly is filled up with its own first images: these count twice in it (more often
+    where it has fewer images than there are processes), so the mean of the processes' gradients is not exactly the
+    mean over the batch. Take a batch size that the number of processes divides, and ``drop_last``, to avoid this.
     """
     if processes == 1:
         return rows

@@ -18,7 +18,7 @@ from rightreasons.core import TrainingDiverged
 
 
 class Meter:
-    """Means of named parts over an epoch, each step weighted by its images.
+    """Means of named parts over an epoch, each step weighted by the images that the part is a mean of.
 
     Reading a number from an accelerator waits for it, so numbers are read every few steps; each step's are kept until
     then, and a part that is not finite is still found at its own step.
@@ -33,19 +33,24 @@ class Meter:
         self._epoch = epoch
         self._every = every
         self._sums: dict[str, float] = dict(state["sums"]) if state else {}
-        self._images: int = state["images"] if state else 0
-        self._waiting: list[tuple[int, int, list[Tensor]]] = []
+        self._images: dict[str, int] = dict(state["images"]) if state else {}
+        self._waiting: list[tuple[int, dict[str, int], list[Tensor]]] = []
         self._names: tuple[str, ...] = ()
         self.latest: dict[str, float] = {}
 
-    def add(self, parts: Mapping[str, Tensor], *, images: int, step: int) -> None:
+    def add(self, parts: Mapping[str, Tensor], *, images: Mapping[str, int], step: int) -> None:
         """Take in the parts of one step.
+
+        Args:
+            parts: Their values.
+            images: How many images each part is a mean of; for a term, the annotated ones.
+            step: Which step, from 1, for messages.
 
         Raises:
             TrainingDiverged: A part is not finite.
         """
         self._names = tuple(parts)
-        self._waiting.append((step, images, [value.detach() for value in parts.values()]))
+        self._waiting.append((step, dict(images), [value.detach() for value in parts.values()]))
         if len(self._waiting) >= self._every:
             self.read()
 
@@ -63,8 +68,8 @@ class Meter:
             self.latest = dict(zip(self._names, row, strict=True))
             self._refuse_not_finite(step)
             for name, value in self.latest.items():
-                self._sums[name] = self._sums.get(name, 0.0) + images * value
-            self._images += images
+                self._sums[name] = self._sums.get(name, 0.0) + images[name] * value
+                self._images[name] = self._images.get(name, 0) + images[name]
 
     def _refuse_not_finite(self, step: int) -> None:
         bad = [name for name, value in self.latest.items() if not math.isfinite(value)]
@@ -76,10 +81,17 @@ class Meter:
                 "Try a lower learning rate or a lower weight of the explanation loss"
             )
 
-    def means(self) -> dict[str, float]:
-        """The mean of each part so far."""
+    def means(self, total: Callable[[list[float]], list[float]] = list) -> dict[str, float]:
+        """The mean of each part so far; 0 for one that no image has counted in.
+
+        Args:
+            total: Adds a list of numbers up, place by place, over all processes.
+        """
         self.read()
-        return {name: value / self._images for name, value in self._sums.items()}
+        names = list(self._sums)
+        found = total([*(self._sums[name] for name in names), *(float(self._images[name]) for name in names)])
+        sums, images = found[: len(names)], found[len(names) :]
+        return {name: value / max(count, 1.0) for name, value, count in zip(names, sums, images, strict=True)}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint inside an epoch must hold."""

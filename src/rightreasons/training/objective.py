@@ -43,14 +43,16 @@ class Objective:
         task: The loss on logits and classes.
 
     Raises:
-        ValueError: A name is no identifier or is taken by the total or by the task.
+        ValueError: A name is no identifier or is taken by the total or by the task, or a value is no ``Term``.
     """
 
     terms: Mapping[str, Term] = field(default_factory=dict)
     task: Task = F.cross_entropy
 
     def __post_init__(self) -> None:
-        for name in self.terms:
+        for name, term in self.terms.items():
+            if not isinstance(term, Term):
+                raise ValueError(f"expected a Term under {name!r}, got {type(term).__name__}; write Term(loss, weight)")
             if not name.isidentifier() or name in ("loss", self.task_name):
                 raise ValueError(
                     f"expected an identifier other than 'loss' and {self.task_name!r} as a term's name, got {name!r}"

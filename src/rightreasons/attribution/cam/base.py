@@ -1,0 +1,100 @@
+"""What class activation maps share: a layer, its maps and the way back to the pixels."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rightreasons.core import Attribution, BadModel, Classifier, Trace
+from rightreasons.core.hooks import substituted
+from rightreasons.core.tensors import resized
+
+
+@dataclass(frozen=True)
+class ClassActivationMap(Attribution):
+    """The maps of a layer, brought together to one: a method differs in how.
+
+    The map is at the resolution of the inputs (bilinear). Where a method is not ``signed`` it is cut off below zero. Of
+    a layer of tokens, (B, T, D), the patches are laid out on their square grid and a class token is left out.
+
+    Args:
+        layer: The layer explained; ``None`` leaves it to the model.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = False
+
+    layer: str | None = None
+
+    @abstractmethod
+    def coarse(
+        self, model: Classifier, inputs: Tensor, target: Tensor, *, layer: str, graph: bool
+    ) -> Float[Tensor, "batch 1 rows columns"]:
+        """The map at the layer's own resolution, before it is cut off."""
+
+    def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
+        """The map, (B, 1, H, W)."""
+        layer = self.layer or model.layer
+        if layer is None:
+            raise BadModel(
+                f"{type(self).__name__} explains a layer of maps and this network has no convolution; "
+                "name a layer, or take a method of the pixels such as Saliency"
+            )
+        heatmap = self.coarse(model, inputs, target, layer=layer, graph=graph)
+        with torch.set_grad_enabled(graph):
+            heatmap = heatmap if self.signed else heatmap.relu()
+            return resized(heatmap, (inputs.shape[-2], inputs.shape[-1]))
+
+
+def on_grid(values: Tensor, layer: str) -> Float[Tensor, "batch maps rows columns"]:
+    """Activations as maps: (B, K, h, w) as they are, tokens (B, T, D) on their square grid.
+
+    Raises:
+        BadModel: The layer has no places.
+    """
+    if values.ndim == 4:
+        return values
+    side = math.isqrt(values.shape[1]) if values.ndim == 3 else 0
+    extra = values.shape[1] - side * side if side else 0
+    if side < 2 or extra > 1:
+        raise BadModel(f"layer {layer!r} gives shape {tuple(values.shape)}, expected maps or a square grid of tokens")
+    patches = values[:, extra:]
+    return patches.transpose(1, 2).reshape(len(values), -1, side, side)
+
+
+def weighted_sum(
+    weights: Float[Tensor, "batch maps _ _"], maps: Float[Tensor, "batch maps rows columns"]
+) -> Float[Tensor, "batch 1 rows columns"]:
+    """The sum of the maps with one weight a map, (B, K, 1, 1), or one a place."""
+    if weights.shape[2:] != (1, 1):
+        return (weights * maps).sum(dim=1, keepdim=True)
+    # A product of matrices needs no copy of the maps.
+    return (weights.flatten(2).mT @ maps.flatten(2)).view(len(maps), 1, *maps.shape[2:])
+
+
+def trace_from(model: Classifier, inputs: Tensor, layer: str) -> Trace:
+    """A pass whose graph begins at the layer: what runs before it keeps nothing for a way back.
+
+    Raises:
+        BadModel: There is no such layer, or it runs twice in a pass.
+    """
+    begun: list[Tensor] = []
+
+    def begin(output: Tensor) -> Tensor:
+        if begun:
+            raise BadModel(f"layer {layer!r} runs more than once in a pass, so its map is not defined; choose another")
+        begun.append(output.detach().requires_grad_())
+        # Lasts beyond the hook, until the block around the pass ends.
+        torch.set_grad_enabled(True)
+        return begun[0].clone()
+
+    with torch.no_grad(), substituted(model.network, layer, begin):
+        logits = model(inputs)
+    # A recorded pass does not run again, and a layer may not run at all; the trace knows what to do or say.
+    return Trace(inputs, logits, {layer: begun[0]}) if begun else model.trace(inputs, (layer,))
