@@ -5,7 +5,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rightreasons.core import BadModel, NotWritten
+from rightreasons.core import BadModel, CorruptData, NotWritten
 from rightreasons.experiments import (
     CompareSettings,
     DataConfig,
@@ -263,3 +263,14 @@ def test_a_users_file_may_import_its_neighbor(tmp_path):
     build_model(ModelConfig(f"{tmp_path}/own_net.py:build"), (1, 2, 2), 4, seed=0)
     with pytest.raises(BadModel, match=r"expected the function too, .*own_net\.py:function"):
         build_model(ModelConfig(f"{tmp_path}/own_net.py"), (1, 2, 2), 4, seed=0)
+
+
+def test_images_that_changed_after_the_run_are_refused(tmp_path):
+    photos, net = image_folder(tmp_path / "photos"), network_file(tmp_path / "net.py")
+    config = RunConfig(data=DataConfig(str(photos)), model=ModelConfig(f"{net}:build"), training=TrainingConfig(1, 8))
+    train(config, tmp_path / "run", RESOURCES)
+    open_subject(tmp_path / "run", Question(), RESOURCES)
+    first = sorted(next(p for p in photos.iterdir() if p.is_dir()).glob("*.png"))[0]
+    first.with_name("added.png").write_bytes(first.read_bytes())
+    with pytest.raises(CorruptData, match="have changed since"):
+        open_subject(tmp_path / "run", Question(), RESOURCES)

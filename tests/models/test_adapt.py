@@ -22,6 +22,25 @@ def test_the_explained_layer_is_found_and_said(net, layer):
     assert f"layer={layer!r}" in repr(model)
 
 
+class Stage(nn.Module):
+    """A residual block whose shortcut is registered last."""
+
+    def __init__(self, middle: int, kernel: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, middle, 3, padding=1)
+        self.conv2 = nn.Conv2d(middle, 8, kernel, padding=kernel // 2)
+        self.shortcut = nn.Sequential(nn.Conv2d(2, 8, 1), nn.BatchNorm2d(8))
+
+
+def test_a_shortcut_is_not_the_last_convolution():
+    assert adapt(nn.Sequential(nn.Identity(), Stage(4, 3))).layer == "1.conv2"
+    bottleneck = Stage(4, 1)
+    bottleneck.shortcut = nn.Identity()
+    assert adapt(nn.Sequential(bottleneck)).layer == "0.conv2"
+    with pytest.raises(BadModel, match=r"or a block of them: 1"):
+        adapt(nn.Sequential(nn.Identity(), Stage(4, 3)), "nope")
+
+
 def test_adapting_twice_or_with_another_layer_shares_the_network():
     model = adapt(network("relu"))
     assert adapt(model) is model
@@ -68,7 +87,7 @@ def test_a_recorded_pass_is_used_again_for_the_same_tensor_only():
     net, (inputs, _) = network("relu"), images()
     net.register_forward_hook(lambda *_: calls.append(1))
     inputs.requires_grad_()
-    recorded = record(adapt(net), inputs, ["3"])
+    recorded = record(adapt(net), inputs)
     assert len(calls) == 1
     assert recorded.trace(inputs, ["3"]).logits is recorded.logits
     assert recorded(inputs) is recorded.logits

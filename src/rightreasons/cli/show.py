@@ -84,6 +84,8 @@ def run_table(run: Run) -> None:
     last = run.record.history[-1] if run.record.history else {}
     parts = {k: v for k, v in last.items() if k not in ("epoch", "seconds") and not k.endswith("_accuracy")}
     lines += [(f"last epoch's {name}", f"{value:.4g}") for name, value in parts.items() if value is not None]
+    if run.model.layer is not None:
+        lines.append(("layer explained", run.model.layer))
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
     written(run.out, "model.safetensors", "record.json", "config.toml")
 

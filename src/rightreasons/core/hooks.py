@@ -67,7 +67,9 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if name not in modules or not name:
         leaves = [n for n, m in modules.items() if n and not any(m.children())]
-        raise BadModel(f"no layer named {name!r}. There are: {', '.join(leaves)}")
+        blocks = [n for n, m in network.named_children() if any(m.children())]
+        whole = f"; or a block of them: {', '.join(blocks)}" if blocks else ""
+        raise BadModel(f"no layer named {name!r}. There are: {', '.join(leaves)}{whole}")
     return modules[name]
 
 

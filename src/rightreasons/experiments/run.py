@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from rightreasons.core import BadModel, CorruptData, NotWritten, ResumeRefused
 from rightreasons.data import ImageDataset
-from rightreasons.experiments.build import build_fit_settings, build_model, build_run, check_names
+from rightreasons.experiments.build import Splits, build_fit_settings, build_model, build_run, check_names
 from rightreasons.experiments.config import RunConfig, as_dict, parse_run, read_toml, to_toml
 from rightreasons.experiments.record import Record, environment, key_of, make_record
 from rightreasons.metrics import classification_report
@@ -108,7 +108,7 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
     record = make_record(
         "train",
         as_dict(config),
-        {"test": scores(model, splits.test), "classes": list(splits.train.classes), "shape": list(splits.train.shape)},
+        _results(model, splits),
         history=result.history,
         seconds=result.seconds,
         environment=environment(str(accelerator.device)),
@@ -118,6 +118,16 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         record.write(out / RECORD)
     accelerator.wait_for_everyone()
     return Run(model, record, config, out)
+
+
+def _results(model: AdaptedClassifier, splits: Splits) -> dict[str, Any]:
+    return {
+        "test": scores(model, splits.test),
+        "classes": list(splits.train.classes),
+        "shape": list(splits.train.shape),
+        "layer": model.layer,
+        "test_fingerprint": splits.test.sampled_fingerprint(),
+    }
 
 
 def refuse_other_run(out: Path, config: RunConfig) -> None:

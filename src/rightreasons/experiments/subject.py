@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rightreasons.core import BadModel
+from rightreasons.core import BadModel, CorruptData
 from rightreasons.data import DATASETS, ImageDataset
 from rightreasons.experiments.build import build_data, build_model, open_folder, shown
 from rightreasons.experiments.config import DataConfig, ModelConfig
@@ -96,13 +96,25 @@ def question_images(question: Question, run: Run | None, resources: Resources) -
     if data is None:
         if run is None:
             raise ValueError("expected images to look at: name them with --data")
-        return build_data(run.config.data, seed=run.config.data_seed, folder=resources.folder).test
+        test = build_data(run.config.data, seed=run.config.data_seed, folder=resources.folder).test
+        _refuse_changed(test, run)
+        return test
     if run is not None:
         data = _as_trained(data, run)
     if data.name in DATASETS or not Path(data.name).is_dir():
         return build_data(data, seed=question.seed, folder=resources.folder).test
     classes = tuple(run.record.results["classes"]) if run is not None else None
     return shown(open_folder(data.name, data, classes=classes), data, "test", seed=question.seed)
+
+
+def _refuse_changed(test: ImageDataset, run: Run) -> None:
+    """Images added to a folder move the split, so that the run may have been trained on what it is tested on."""
+    recorded = run.record.results.get("test_fingerprint")
+    if recorded is not None and recorded != test.sampled_fingerprint():
+        raise CorruptData(
+            f"{test.name} is not what {run.out} was tested on: images or masks have changed since; "
+            "train again, or name images with --data"
+        )
 
 
 def _as_trained(data: DataConfig, run: Run) -> DataConfig:

@@ -26,8 +26,8 @@ def adapt(
     """Make a classifier of any network: plain torch, timm, torchvision, Hugging Face with ``.logits``.
 
     Without a ``layer`` the one to explain is found: the first normalization of the last attention block, else the last
-    convolution; an MLP has none. The choice is logged and stands in the ``repr``. A compiled or data-parallel
-    network is explained through the module inside it.
+    convolution that is no shortcut's; an MLP has none. The choice is logged and stands in the ``repr``. A compiled or
+    data-parallel network is explained through the module inside it.
 
     Args:
         network: Returns logits (B, classes) for images (B, C, H, W).
@@ -66,8 +66,20 @@ def default_layer(network: nn.Module) -> str | None:
     attention = [n for n, m in modules.items() if "Attention" in type(m).__name__ and _norm_beside(modules, n)]
     if attention:
         return _norm_beside(modules, attention[-1])
-    convolutions = [n for n, m in modules.items() if isinstance(m, nn.Conv2d)]
-    return convolutions[-1] if convolutions else None
+    convolutions = {name: module for name, module in modules.items() if isinstance(module, nn.Conv2d)}
+    return _main_path(convolutions) if convolutions else None
+
+
+def _main_path(convolutions: dict[str, nn.Conv2d]) -> str:
+    """The last convolution; of a shortcut's, which is 1x1, rather the last larger one of its block that is as wide."""
+    name, last = list(convolutions.items())[-1]
+    block = name.split(".")[0]
+    larger = [
+        other
+        for other, module in convolutions.items()
+        if other.split(".")[0] == block and max(module.kernel_size) > 1 and module.out_channels == last.out_channels
+    ]
+    return larger[-1] if larger and max(last.kernel_size) == 1 else name
 
 
 def _norm_beside(modules: dict[str, nn.Module], name: str) -> str | None:

@@ -132,13 +132,16 @@ class Recorded:
         return self._model.trace(inputs, layers)
 
 
-def record(model: Classifier, inputs: Tensor, layers: Sequence[str] = ()) -> Recorded:
+def record(model: Classifier, inputs: Tensor, layers: Sequence[str] | None = None) -> Recorded:
     """Run the model once on ``inputs`` (which must require a gradient) and keep the pass.
 
-    Attention runs by its plain formula: flash and memory-efficient attention have no double backward.
+    ``layers`` are those whose activations are kept; ``None`` keeps the model's own. Attention runs by its plain
+    formula: flash and memory-efficient attention have no double backward.
     """
     if not inputs.requires_grad:
         raise ValueError("expected inputs that require a gradient, got a tensor off the graph")
+    if layers is None:
+        layers = () if model.layer is None else (model.layer,)
     with sdpa_kernel(SDPBackend.MATH):
         trace = model.trace(inputs, layers)
     return Recorded(model, trace)
