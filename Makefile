@@ -50,13 +50,13 @@ check: $(VENV)/.ok  ## ruff, mypy --strict, and the contract of the floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-peers: $(VENV)/.peers  ## our maps beside those of captum and grad-cam
+peers: $(VENV)/.peers  ## our maps beside those of captum, grad-cam and zennit
 	@$(BIN)/python -m pytest -m peers
 
 $(VENV)/.peers: $(VENV)/.ok
 	@$(call install,-e ".[dev$(COMMA)peers]")
-	@# grad-cam asks for torchvision, which cannot be imported beside a CPU build of torch.
-	@$(call install,--no-deps grad-cam)
+	@# These ask for torchvision, which cannot be imported beside a CPU build of torch.
+	@$(call install,--no-deps grad-cam zennit)
 	@touch $@
 
 benchmark: $(VENV)/.ok  ## what a training step costs, as a multiple of a plain one
