@@ -23,7 +23,7 @@ from rightreasons.experiments import (
     as_dict,
     read_study,
 )
-from rightreasons.experiments.prove import Example, View
+from rightreasons.experiments.proof import Example, View
 from rightreasons.metrics import Estimate
 from rightreasons.models import MLP, adapt
 from rightreasons.reports import (

@@ -14,7 +14,8 @@ from rightreasons.experiments.config import (
     to_toml,
 )
 from rightreasons.experiments.explain import Explained, explain
-from rightreasons.experiments.prove import Bound, Comparison, Control, Proof, ProofSettings, figures, prove
+from rightreasons.experiments.proof import Comparison, Control, Proof, figures
+from rightreasons.experiments.prove import Bound, ProofSettings, prove
 from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.experiments.reveal import Revealed, RevealSettings, reveal_images
 from rightreasons.experiments.run import Resources, Run, load_run, train

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rightreasons.data import DATASETS
 from rightreasons.experiments.config import RunConfig, as_dict
-from rightreasons.experiments.prove import Proof, ProofSettings, prove
+from rightreasons.experiments.proof import Proof
+from rightreasons.experiments.prove import ProofSettings, prove
 from rightreasons.experiments.run import Resources, Run, make_folder
 from rightreasons.experiments.study import (
     AFTER,

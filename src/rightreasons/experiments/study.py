@@ -14,7 +14,8 @@ from rightreasons.core import Attribution, DataUnavailable
 from rightreasons.data import DECOYS, ImageDataset, PatchProtocol
 from rightreasons.experiments.build import build_attribution, build_data, build_objective, title_of
 from rightreasons.experiments.config import Masks, RunConfig, as_dict, parse_run
-from rightreasons.experiments.prove import Bound, Proof, ProofSettings, figures, prove
+from rightreasons.experiments.proof import Proof, figures
+from rightreasons.experiments.prove import Bound, ProofSettings, prove
 from rightreasons.experiments.record import environment, make_record
 from rightreasons.experiments.run import Resources, Run, device_name, train
 from rightreasons.models import AdaptedClassifier

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.experiments import Compared, Proof, Run, StudyResult, as_dict, to_toml
-from rightreasons.experiments.prove import Control, View
-from rightreasons.experiments.prove import Example as ProofExample
+from rightreasons.experiments.proof import Control, View
+from rightreasons.experiments.proof import Example as ProofExample
 from rightreasons.metrics import Estimate
 from rightreasons.reports.figures import Heatmap
 from rightreasons.reports.page import Comparison, ControlRow, Curve, Example, PageContent, Panel, Protocol, Published
