@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.data.idx_files import format_idx
 
 from rightreasons.core import CorruptData, DataUnavailable
 from rightreasons.data import download, load
 from rightreasons.data.digits import load_digits
 from rightreasons.data.download import DebianPackage, Mirror, NpmPackage, default_cache, ensure
-from rightreasons.data.idx import format_idx
 from rightreasons.data.mnist import FASHION_MNIST, MNIST, IdxImages
 from rightreasons.data.named import DATASETS
 

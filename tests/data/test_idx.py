@@ -1,8 +1,9 @@
 import pytest
 import torch
+from tests.data.idx_files import format_idx
 
 from rightreasons.core import CorruptData
-from rightreasons.data.idx import format_idx, parse_idx
+from rightreasons.data.idx import parse_idx
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 4), (0, 5)])

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.baselines import Baseline, as_baselines
-from rightreasons.attribution.score import Score, check_score, explained, gradient
+from rightreasons.attribution.score import PixelGradient, Score, check_score, explained, gradient
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
 
@@ -21,7 +21,7 @@ Place = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Saliency(Attribution):
+class Saliency(PixelGradient):
     """The gradient of the score with respect to the pixels, d score / d x.
 
     Source: Simonyan et al. 2013, arXiv:1312.6034, section 3. They show the largest absolute value over channels; here
@@ -31,14 +31,6 @@ class Saliency(Attribution):
         score: The number that is explained.
     """
 
-    differentiable: ClassVar[bool] = True
-    signed: ClassVar[bool] = True
-
-    score: Score = "logit"
-
-    def __post_init__(self) -> None:
-        check_score(self.score)
-
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """D score / d x, (B, C, H, W)."""
         trace = model.trace(inputs)
@@ -46,7 +38,7 @@ class Saliency(Attribution):
 
 
 @dataclass(frozen=True)
-class InputXGradient(Attribution):
+class InputXGradient(PixelGradient):
     """The pixel times its gradient, x * d score / d x: the first-order share of each pixel in the score.
 
     Source: Shrikumar et al. 2016, arXiv:1605.01713.
@@ -54,14 +46,6 @@ class InputXGradient(Attribution):
     Args:
         score: The number that is explained.
     """
-
-    differentiable: ClassVar[bool] = True
-    signed: ClassVar[bool] = True
-
-    score: Score = "logit"
-
-    def __post_init__(self) -> None:
-        check_score(self.score)
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """X * d score / d x, (B, C, H, W)."""

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from rightreasons.attribution.operators import RECTIFIERS, eagerly, operator_of, out_of_place
-from rightreasons.attribution.score import Score, check_score, explained, gradient
-from rightreasons.core import Attribution, BadModel, Classifier
+from rightreasons.attribution.score import PixelGradient, Score, explained, gradient
+from rightreasons.core import BadModel, Classifier
 
 Way = Literal["guided", "deconvolution"]
 
 
 @dataclass(frozen=True)
-class GuidedBackprop(Attribution):
+class GuidedBackprop(PixelGradient):
     """The gradient of which only positive values pass an activation.
 
     Each activation is found by its operator, a functional call as well as a module. The paper is about ReLU; for its
@@ -31,21 +31,13 @@ class GuidedBackprop(Attribution):
         score: The number that is explained.
     """
 
-    differentiable: ClassVar[bool] = True
-    signed: ClassVar[bool] = True
-
-    score: Score = "logit"
-
-    def __post_init__(self) -> None:
-        check_score(self.score)
-
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """The guided gradient, (B, C, H, W)."""
         return _modified_gradient(model, inputs, target, score=self.score, way="guided", graph=graph)
 
 
 @dataclass(frozen=True)
-class DeconvNet(Attribution):
+class DeconvNet(PixelGradient):
     """The gradient in which each activation passes the positive part of what comes back, whatever it did to its input.
 
     Each activation is found by its operator. The paper is about ReLU; here its relatives are treated alike.
@@ -56,14 +48,6 @@ class DeconvNet(Attribution):
     Args:
         score: The number that is explained.
     """
-
-    differentiable: ClassVar[bool] = True
-    signed: ClassVar[bool] = True
-
-    score: Score = "logit"
-
-    def __post_init__(self) -> None:
-        check_score(self.score)
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """The deconvolved signal, (B, C, H, W)."""

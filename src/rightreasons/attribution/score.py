@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.core import BadModel
+from rightreasons.core import Attribution, BadModel
 
 Score = Literal["logit", "log_probability", "sum_log_probabilities"]
 """``logit`` of the target; its ``log_probability``; or the sum of the log-probabilities of all classes, which has no
@@ -35,6 +36,23 @@ def explained(
     if score == "sum_log_probabilities":
         return log_probabilities.sum(dim=1)
     return log_probabilities.gather(1, target[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class PixelGradient(Attribution):
+    """What the plain gradients of the pixels share: a score, a sign, and that they can be trained through.
+
+    Args:
+        score: The number that is explained.
+    """
+
+    differentiable: ClassVar[bool] = True
+    signed: ClassVar[bool] = True
+
+    score: Score = "logit"
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
 
 
 def gradient(scores: Float[Tensor, " batch"], of: Tensor, *, graph: bool) -> Tensor:

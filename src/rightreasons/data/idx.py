@@ -41,9 +41,3 @@ def parse_idx(content: bytes, name: str) -> UInt8[Tensor, ...]:
     if len(content) != expected:
         raise CorruptData(f"{name}: expected {expected} bytes for an array of shape {shape}, got {len(content)}")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
-
-
-def format_idx(values: UInt8[Tensor, ...]) -> bytes:
-    """The IDX file of an array of bytes."""
-    header = MAGIC + bytes([values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-    return header + values.contiguous().numpy().tobytes()
