@@ -233,7 +233,7 @@ def _weighted_gradients(
     # Rows count through the images first, so that one chunk may hold several steps or a part of one.
     for rows in torch.split(torch.arange(len(weights) * batch, device=target.device), settings.max_batch):
         step, image = rows // batch, rows % batch
-        trace = model.trace(place(step, image))
+        trace = model.rows(image).trace(place(step, image))
         values = gradient(explained(trace.logits, target[image], settings.score), trace.inputs, graph=graph)
         if factor is not None:
             values = values * factor(step, image)

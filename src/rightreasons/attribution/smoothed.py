@@ -70,7 +70,9 @@ class Smoothed(Attribution):
         # All copies of an image are kept until they are brought together, those of a chunk of images at a time.
         images = torch.arange(len(inputs), device=inputs.device)
         chunks = torch.split(images, max(1, self.max_batch // self.samples))
-        return torch.cat([self._together(model, inputs[rows], target[rows], noise, graph) for rows in chunks])
+        return torch.cat(
+            [self._together(model.rows(rows), inputs[rows], target[rows], noise, graph) for rows in chunks]
+        )
 
     def _together(self, model: Classifier, inputs: Tensor, target: Tensor, noise: Tensor, graph: bool) -> Tensor:
         spread = inputs.detach().amax((1, 2, 3), keepdim=True) - inputs.detach().amin((1, 2, 3), keepdim=True)
@@ -78,7 +80,7 @@ class Smoothed(Attribution):
         for rows in torch.split(torch.arange(self.samples * len(inputs), device=inputs.device), self.max_batch):
             step, image = rows // len(inputs), rows % len(inputs)
             copies = inputs[image] + spread[image] * noise[step]
-            parts.append(self.method.attribute(model, copies, target[image], graph=graph))
+            parts.append(self.method.attribute(model.rows(image), copies, target[image], graph=graph))
         with torch.set_grad_enabled(graph):
             maps = torch.cat(parts)
             maps = maps.view(self.samples, len(inputs), *maps.shape[1:])

@@ -39,8 +39,10 @@ class Trace:
 class Classifier(Protocol):
     """What a method may ask of a model; ``rightreasons.models.adapt`` makes one of any network."""
 
-    layer: str | None
-    """The layer whose activations are explained unless a method names another."""
+    @property
+    def layer(self) -> str | None:
+        """The layer whose activations are explained unless a method names another."""
+        ...
 
     @property
     def network(self) -> nn.Module:
@@ -55,9 +57,53 @@ class Classifier(Protocol):
         """A pass that can be differentiated; a recorded pass over the same tensor is used again."""
         ...
 
+    def rows(self, index: Int[Tensor, " rows"]) -> Classifier:
+        """The classifier for these images of its batch, in this order.
+
+        One that is made for one batch (with a text beside each image, or a class to contrast each with) has to know
+        which images it meets when a method shows it copies or parts of the batch; any other returns itself.
+        """
+        ...
+
+
+Inputs = Float[Tensor, "batch channels height width"] | Float[Tensor, "batch tokens features"]
+"""Images, or the embeddings of tokens."""
+
+Heatmap = Float[Tensor, "batch 1 height width"] | Float[Tensor, "batch tokens"]
+"""One value a pixel, or one a token."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TokenRow:
+    """A classifier of token embeddings as one of images of a single row, a feature a channel.
+
+    So a method that knows images only explains tokens as well.
+    """
+
+    model: Classifier
+
+    @property
+    def layer(self) -> str | None:
+        return self.model.layer
+
+    @property
+    def network(self) -> nn.Module:
+        return self.model.network
+
+    def __call__(self, inputs: Float[Tensor, "batch features 1 tokens"]) -> Float[Tensor, "batch classes"]:
+        return self.model(inputs.squeeze(2).mT)
+
+    def trace(self, inputs: Float[Tensor, "batch features 1 tokens"], layers: Sequence[str] = ()) -> Trace:
+        leaf = inputs if inputs.requires_grad else inputs.detach().requires_grad_()
+        trace = self.model.trace(leaf.squeeze(2).mT, layers)
+        return Trace(leaf, trace.logits, trace.activations)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> _TokenRow:
+        return _TokenRow(self.model.rows(index))
+
 
 class Attribution(ABC):
-    """What a model looked at: ``attribution(model, inputs, target) -> heatmap`` of shape (B, 1, H, W).
+    """What a model looked at: ``attribution(model, inputs, target) -> heatmap``, (B, 1, H, W), or (B, T) for tokens.
 
     Raw values at the resolution of the inputs: nothing is normalized or made absolute. The heatmap is on the graph (to
     the weights, and to ``inputs`` where they require a gradient) exactly when gradients are enabled and the class is
@@ -78,22 +124,17 @@ class Attribution(ABC):
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """The method itself: (B, C, H, W) or (B, 1, H, W), with a graph to the weights if ``graph``."""
 
-    def __call__(
-        self,
-        model: Classifier,
-        inputs: Float[Tensor, "batch channels height width"],
-        target: Int[Tensor, " batch"],
-    ) -> Float[Tensor, "batch 1 height width"]:
-        """The heatmap; where a method has values per channel, their sum."""
-        return self.per_channel(model, inputs, target).sum(dim=1, keepdim=True)
+    def __call__(self, model: Classifier, inputs: Inputs, target: Int[Tensor, " batch"]) -> Heatmap:
+        """The heatmap; where a method has values per channel (per feature of a token), their sum."""
+        values = self.per_channel(model, inputs, target)
+        return values.sum(dim=-1) if values.ndim == 3 else values.sum(dim=1, keepdim=True)
 
     def per_channel(
-        self,
-        model: Classifier,
-        inputs: Float[Tensor, "batch channels height width"],
-        target: Int[Tensor, " batch"],
-    ) -> Float[Tensor, "batch _ height width"]:
+        self, model: Classifier, inputs: Inputs, target: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch _ height width"] | Float[Tensor, "batch tokens _"]:
         """The values before channels are summed, (B, C, H, W), or (B, 1, H, W) for methods without channels.
+
+        Of tokens (B, T, D), or (B, T, 1).
 
         A loss on their squares needs this form: in the sum, channels of opposite sign would hide each other.
 
@@ -102,6 +143,8 @@ class Attribution(ABC):
             BadModel: The layer does not exist or has no spatial map.
         """
         check_pair(inputs, target)
+        if inputs.ndim == 3:
+            return self.per_channel(_TokenRow(model), inputs.mT.unsqueeze(2), target).squeeze(2).mT
         graph = torch.is_grad_enabled() and self.differentiable
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))

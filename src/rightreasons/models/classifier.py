@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rightreasons.core import BadModel, Classifier, Trace
 from rightreasons.core.hooks import captured, find_layer
+
+Beside = tuple[Tensor, ...] | Mapping[str, Tensor]
 
 
 class AdaptedClassifier(nn.Module):
@@ -20,6 +22,7 @@ class AdaptedClassifier(nn.Module):
 
     Attributes:
         network: The user's own network; its weights are saved and loaded under its own names.
+        beside: What the network takes beside the images, one row an image: see :func:`condition`.
         layer: Name of the explained layer inside ``network``, or ``None`` where there is none to find.
     """
 
@@ -39,6 +42,7 @@ class AdaptedClassifier(nn.Module):
         _check_standardization(mean, std)
         self.network = network
         self.layer = layer
+        self.beside: Beside = ()
         self._standardizes = mean != (0.0,) or std != (1.0,)
         self._channels = max(len(mean), len(std))
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -53,7 +57,12 @@ class AdaptedClassifier(nn.Module):
                     f"expected images of {self._channels} channels, as mean and std have, got {inputs.shape[1]}"
                 )
             inputs = (inputs - self.mean.to(inputs.dtype)) / self.std.to(inputs.dtype)
-        return _logits(self.network(inputs))
+        if not self.beside:
+            return _logits(self.network(inputs))
+        _check_beside(self.beside, inputs)
+        if isinstance(self.beside, Mapping):
+            return _logits(self.network(inputs, **self.beside))
+        return _logits(self.network(inputs, *self.beside))
 
     def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
         """One pass on the graph, with the activations of these layers."""
@@ -65,6 +74,20 @@ class AdaptedClassifier(nn.Module):
             raise BadModel(f"layer {missing[0]!r} does not run in a pass, so it has nothing to explain; choose another")
         return Trace(leaf, logits, activations)
 
+    def rows(self, index: Int[Tensor, " rows"]) -> AdaptedClassifier:
+        """The same classifier; what stands beside the images is that of these images."""
+        if not self.beside:
+            return self
+        if isinstance(self.beside, Mapping):
+            return self.besides({name: values[index] for name, values in self.beside.items()})
+        return self.besides(tuple(values[index] for values in self.beside))
+
+    def besides(self, beside: Beside) -> AdaptedClassifier:
+        """The same network and preprocessing with other tensors beside the images."""
+        twin = copy.copy(self)
+        twin.beside = beside
+        return twin
+
     def explaining(self, layer: str) -> AdaptedClassifier:
         """The same network and preprocessing with another layer explained."""
         find_layer(self.network, layer)
@@ -75,6 +98,15 @@ class AdaptedClassifier(nn.Module):
     def extra_repr(self) -> str:
         """Which layer is explained."""
         return f"layer={self.layer!r}"
+
+
+def _check_beside(beside: Beside, inputs: Tensor) -> None:
+    for values in beside.values() if isinstance(beside, Mapping) else beside:
+        if len(values) != len(inputs):
+            raise BadModel(
+                f"expected one row of text an image, got {len(values)} for {len(inputs)} images: the classifier was "
+                "made for another batch"
+            )
 
 
 def _check_standardization(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -130,6 +162,10 @@ class Recorded:
         if inputs is self._trace.inputs and all(name in self._trace.activations for name in layers):
             return self._trace
         return self._model.trace(inputs, layers)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> Classifier:
+        """That of the classifier itself: what was recorded is the whole batch."""
+        return self._model.rows(index)
 
 
 def record(model: Classifier, inputs: Tensor, layers: Sequence[str] | None = None) -> Recorded:

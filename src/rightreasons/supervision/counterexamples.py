@@ -60,14 +60,14 @@ class Counterexamples(ExplanationLoss):
         """The mean over the copies, which leave no trace in running statistics."""
         if nothing_annotated(batch):
             return connected_zero(logits)
-        inputs, target = self.copied(batch)
-        if not len(target):
+        inputs, rows = self.copied(batch)
+        if not len(rows):
             return connected_zero(logits)
         with preserved(model.network):
-            return F.cross_entropy(model(inputs), target)
+            return F.cross_entropy(model.rows(rows)(inputs), batch.target[rows])
 
     def copied(self, batch: Batch) -> tuple[Float[Tensor, "copies channels height width"], Int[Tensor, " copies"]]:
-        """The copies of a batch and their labels; none where no annotated image has an irrelevant pixel.
+        """The copies of a batch and the images they are of; none where no annotated image has an irrelevant pixel.
 
         Raises:
             MissingAnnotation: The batch carries no ``irrelevant`` masks.
@@ -83,7 +83,7 @@ class Counterexamples(ExplanationLoss):
             shape = (len(rows), *inputs.shape[1:])
             values = torch.rand(shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
             values = self.low + (self.high - self.low) * values
-        return inputs[rows] * (1 - mask) + values * mask, batch.target[rows]
+        return inputs[rows] * (1 - mask) + values * mask, rows
 
     def _chosen(self, counted: Bool[Tensor, " batch"], generator: torch.Generator | None) -> Int[Tensor, " rows"]:
         rows = counted.nonzero()[:, 0]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rightreasons.attribution.baselines import UniformBaseline
+from rightreasons.attribution.forward import Forward, rows_at_once
 from rightreasons.attribution.perturbation import (
     LIME,
     RISE,
@@ -16,7 +17,7 @@ from rightreasons.attribution.perturbation import (
     Occlusion,
 )
 from rightreasons.attribution.perturbation.baselines import MeanBaseline, ScaledBlur, baselines_of
-from rightreasons.attribution.perturbation.masking import Forward, coalition_keys, rows_at_once, scores
+from rightreasons.attribution.perturbation.masking import coalition_keys, scores
 from rightreasons.models import adapt
 from tests.attribution.perturbation.counting import Counting, quarters
 from tests.networks import SIDE, images, network

@@ -75,8 +75,8 @@ class AblationCAM(ClassActivationMap):
     def _from_weights(self, head: PooledHead, logits: Tensor, target: Tensor) -> Float[Tensor, "batch maps"]:
         """The scores without each map, where a map adds its mean times a weight to every logit."""
         rows = []
-        for means, row, label in zip(head.maps.mean(dim=(2, 3)), logits, target, strict=True):
-            without = row - (head.weight * means).T
+        for means, weight, row, label in zip(head.maps.mean(dim=(2, 3)), head.weight, logits, target, strict=True):
+            without = row - (weight * means).T
             rows.append(explained(without, label.expand(len(without)), self.score))
         return torch.stack(rows)
 
@@ -137,7 +137,7 @@ class _Part:
 
     def of(self, rows: Tensor) -> _Part:
         """The same for some of the images."""
-        return replace(self, inputs=self.inputs[rows], target=self.target[rows])
+        return replace(self, model=self.model.rows(rows), inputs=self.inputs[rows], target=self.target[rows])
 
 
 def _all_but_one(activation: Tensor) -> Float[Tensor, "maps ..."]:

@@ -105,14 +105,24 @@ class ScoreCAM(ClassActivationMap):
         image = torch.arange(batch, device=maps.device).repeat_interleave(channels)
         chosen, same_as = distinct(shown, image, tolerance=0.0 if torch.is_grad_enabled() else self.tolerance)
         size = (inputs.shape[-2], inputs.shape[-1])
-        parts = [explained(model(torch.zeros_like(inputs[:1])).expand(batch, -1), target, self.score)]
+        parts = [self._scores_of_black(model, inputs, target, needed=torch.unique(image[same_as < 0]))]
         for rows in torch.split(chosen, self.max_batch):
             masks = unit_range(resized(maps.flatten(0, 1)[rows][:, None], size))
-            logits = model(inputs[image[rows]] * masks)
+            logits = model.rows(image[rows])(inputs[image[rows]] * masks)
             parts.append(explained(logits, target[image[rows]], self.score))
         # The scores of black come first, one an image; then those of the masks.
         where = torch.where(same_as < 0, image, same_as + batch)
         return torch.cat(parts)[where].view(batch, channels)
+
+    def _scores_of_black(
+        self, model: Classifier, inputs: Tensor, target: Tensor, *, needed: Int[Tensor, " images"]
+    ) -> Float[Tensor, " batch"]:
+        """Of the images that need it; what belongs to the others is nobody's."""
+        if not len(needed):
+            return inputs.new_zeros(len(inputs))
+        logits = model.rows(needed)(torch.zeros_like(inputs[needed]))
+        scores = explained(logits, target[needed], self.score)
+        return scores.new_zeros(len(inputs)).index_copy(0, needed, scores)
 
 
 def unit_range(maps: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from rightreasons.attribution.cam.base import weighted_sum
 from rightreasons.core import Attribution, BadModel, Classifier
 from rightreasons.core.tensors import resized
+from rightreasons.models import Contrast
 
 HANDED_ON = frozenset(
     {"adaptive_avg_pool2d", "avg_pool2d", "mean", "flatten", "view", "reshape", "squeeze", "__getitem__"}
@@ -28,11 +29,11 @@ class PooledHead:
 
     Attributes:
         maps: What is averaged; the very tensor that a layer handed on.
-        weight: Of the linear layer.
+        weight: Of the linear layer, for each image.
     """
 
     maps: Float[Tensor, "batch maps rows columns"]
-    weight: Float[Tensor, "classes maps"]
+    weight: Float[Tensor, "batch classes maps"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class CAM(Attribution):
                     "CAM explains networks that end in global average pooling of maps and one linear layer, and this "
                     "one does not; take GradCAM, which asks for no such head"
                 )
-            weights = head.weight.index_select(0, target)[:, :, None, None]
+            chosen = target.view(-1, 1, 1).expand(-1, 1, head.weight.shape[2])
+            weights = head.weight.gather(1, chosen).mT[..., None]
             heatmap = weighted_sum(weights, head.maps)
             heatmap = heatmap.relu() if self.positive else heatmap
             return resized(heatmap, (inputs.shape[-2], inputs.shape[-1]))
@@ -70,6 +72,9 @@ class CAM(Attribution):
 
 def run_to_head(model: Classifier, inputs: Tensor) -> tuple[Float[Tensor, "batch classes"], PooledHead | None]:
     """The logits of a new pass, and the head if it is one of average pooling and a linear layer."""
+    if isinstance(model, Contrast):
+        logits, head = run_to_head(model.model, inputs)
+        return model.leads(logits), head and replace(head, weight=model.leads(head.weight))
     with _LastLinear() as last:
         # A view, since a recorded pass over the very same tensor would not run again.
         logits = model(inputs.view_as(inputs))
@@ -79,7 +84,7 @@ def run_to_head(model: Classifier, inputs: Tensor) -> tuple[Float[Tensor, "batch
     means, *before = last.way
     for maps in reversed(before) if whole else ():
         if maps.ndim == 4 and maps.shape[2:].numel() > 1 and _averages(maps, means):
-            return logits, PooledHead(maps, last.weight)
+            return logits, PooledHead(maps, last.weight.expand(len(maps), -1, -1))
     return logits, None
 
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,22 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
+from rightreasons.attribution.forward import Forward, Output, rows_at_once, score_of
 from rightreasons.attribution.perturbation.baselines import Hidden, baselines_of
-from rightreasons.attribution.score import Score, check_score, explained
+from rightreasons.attribution.score import Score, check_score
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
 
-Output = Score | Literal["probability"]
-"""What is read off the model: a score of the gradient methods, or the ``probability`` of the target."""
-
 Place = Callable[[Tensor, Tensor], Tensor]
 """``place(step, image) -> inputs``: the images of these numbers under the masks of these numbers."""
-
-ROWS = 256
-NUMBERS = 2**23
-NUMBERS_CPU = 2**19
-"""Without a ``max_batch``: so many masked images at once, and so many numbers in them at most. On a CPU more
-only leaves its caches: ResNet-50 takes an image in 0.8 of the time with 3 at once that it takes with 13."""
 
 BITS = 52
 """A float64 holds the integers of so many bits exactly."""
@@ -110,10 +102,11 @@ def scores(
     rows, position = _distinct(keys)
     step, image = (part.to(target.device) for part in (rows // keys.shape[1], rows % keys.shape[1]))
 
-    forward = model if graph else Forward(model)
+    forward = Forward(model)
 
     def run(rows: Tensor) -> Tensor:
-        logits = forward(place(step[rows], image[rows]))
+        masked = place(step[rows], image[rows])
+        logits = model.rows(image[rows])(masked) if graph else forward(masked, image[rows])
         return score_of(
             logits.to(torch.promote_types(logits.dtype, torch.float32)), target[image[rows]], settings.score
         )
@@ -122,56 +115,6 @@ def scores(
     chunks = torch.split(torch.arange(len(rows), device=target.device), at_once)
     values = _in_chunks(run, model.network, chunks, graph=graph, settings=settings)
     return values[position.to(values.device)].view(keys.shape)
-
-
-def score_of(
-    logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"], score: Output
-) -> Float[Tensor, " batch"]:
-    """One number an image."""
-    if score == "probability":
-        return explained(logits, target, "log_probability").exp()
-    return explained(logits, target, score)
-
-
-def rows_at_once(max_batch: int | None, inputs: Float[Tensor, "batch ..."]) -> int:
-    """Images like these that may run through the model at once."""
-    numbers = NUMBERS_CPU if inputs.device.type == "cpu" else NUMBERS
-    return max_batch or max(1, min(ROWS, numbers // inputs[0].numel()))
-
-
-class Forward:
-    """Passes without a graph, on a CPU in the memory layout that its convolutions and poolings are fastest in.
-
-    The network sees the same numbers with channels last in memory: LeNet runs in 0.4 of the time, ResNet-50 in 0.93.
-    One that calls ``view`` on its maps cannot, and gets them in the usual order.
-    """
-
-    def __init__(self, model: Classifier) -> None:
-        self.model = model
-        self.channels_last = True
-
-    def __call__(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """The logits."""
-        fast = inputs.device.type == "cpu" and inputs.dtype in (torch.float32, torch.bfloat16)
-        if not (self.channels_last and fast):
-            return self.model(inputs)
-        try:
-            return self.model(_channels_last(inputs))
-        except RuntimeError as error:
-            if "view size is not compatible" not in str(error):
-                raise
-            self.channels_last = False
-            return self.model(inputs)
-
-
-def _channels_last(
-    inputs: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels height width"]:
-    channels, height, width = inputs.shape[1:]
-    if channels > 1:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    # With one channel both layouts are the same memory, and the strides alone say which is meant.
-    return inputs.contiguous().as_strided(inputs.shape, (height * width, 1, width, 1))
 
 
 def _in_chunks(

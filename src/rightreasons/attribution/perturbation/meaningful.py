@@ -10,16 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from rightreasons.attribution.forward import Output, rows_at_once, score_of
 from rightreasons.attribution.perturbation.baselines import Hidden
-from rightreasons.attribution.perturbation.masking import (
-    Output,
-    Perturbation,
-    check_whole,
-    generator_of,
-    progress,
-    rows_at_once,
-    score_of,
-)
+from rightreasons.attribution.perturbation.masking import Perturbation, check_whole, generator_of, progress
 from rightreasons.attribution.score import gradient
 from rightreasons.core import Classifier
 from rightreasons.core.tensors import resized
@@ -79,9 +72,13 @@ class MeaningfulPerturbation(Perturbation):
         at_once = rows_at_once(self.max_batch, inputs)
         height, width = inputs.shape[2:]
         shifts = self._shifts(max(height, width))
-        chunks = (torch.split(part, at_once) for part in (inputs.detach(), baseline.detach(), target))
+        tensors = (inputs.detach(), baseline.detach(), target)
+        chunks = torch.split(torch.arange(len(inputs), device=inputs.device), at_once)
         with progress(self.steps * len(inputs), self) as bar:
-            parts = [self._optimized(model, *chunk, shifts=shifts, bar=bar) for chunk in zip(*chunks, strict=True)]
+            parts = [
+                self._optimized(model.rows(rows), *(part[rows] for part in tensors), shifts=shifts, bar=bar)
+                for rows in chunks
+            ]
         return torch.cat([resized(part, (height, width)).to(inputs.dtype) for part in parts])
 
     def _optimized(

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import Output, Perturbation, check_whole, generator_of, scores
+from rightreasons.attribution.forward import Output
+from rightreasons.attribution.perturbation.masking import Perturbation, check_whole, generator_of, scores
 from rightreasons.core import Classifier
 
 NUMBERS = 2**22

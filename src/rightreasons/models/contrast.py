@@ -1,0 +1,84 @@
+"""One class against another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rightreasons.core import Classifier, Trace
+from rightreasons.core.tensors import check_classes
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """A classifier whose logit of a class says by how much it leads another class; made by :func:`contrast`.
+
+    Attributes:
+        model: The classifier itself.
+        other: The class that all are contrasted with: one for all images, or one an image.
+    """
+
+    model: Classifier
+    other: int | Int[Tensor, " batch"]
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that is explained."""
+        return self.model.layer
+
+    @property
+    def network(self) -> nn.Module:
+        """The user's own network inside."""
+        return self.model.network
+
+    def __call__(self, inputs: Tensor) -> Float[Tensor, "batch classes"]:
+        """The leads, logit - logit of the other class."""
+        return self.leads(self.model(inputs))
+
+    def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
+        """A pass of the classifier, with the leads for logits."""
+        trace = self.model.trace(inputs, layers)
+        return Trace(trace.inputs, self.leads(trace.logits), trace.activations)
+
+    def rows(self, index: Int[Tensor, " rows"]) -> Contrast:
+        """The classifier for these images."""
+        other = self.other if isinstance(self.other, int) else self.other.to(index.device)[index]
+        return Contrast(self.model.rows(index), other)
+
+    def leads(self, values: Float[Tensor, "batch classes ..."]) -> Float[Tensor, "batch classes ..."]:
+        """What belongs to each class, less what belongs to the other one.
+
+        Raises:
+            ValueError: As many other classes as images are needed, or there is no such class.
+        """
+        if isinstance(self.other, int):
+            other = torch.full((len(values),), self.other, device=values.device)
+        elif len(self.other) != len(values):
+            raise ValueError(f"expected one other class an image, {len(values)}, got {len(self.other)}")
+        else:
+            other = self.other.to(values.device)
+        check_classes(other, values.shape[1])
+        each = other.view(-1, *(1,) * (values.ndim - 1)).expand(-1, 1, *values.shape[2:])
+        return values - values.gather(1, each)
+
+
+def contrast(model: Classifier, other: int | Int[Tensor, " batch"]) -> Contrast:
+    """A classifier that is explained one against one: its score is logit(target) - logit(other).
+
+    Every method takes it like any other; the map says what speaks for the target and against the other class. A
+    log-probability is the same with and without a contrast, since it compares with all classes already.
+
+    Args:
+        model: Any classifier.
+        other: The class to contrast with, for all images or one an image.
+
+    Raises:
+        ValueError: ``other`` is no class number.
+    """
+    if isinstance(other, Tensor) and (other.ndim != 1 or other.is_floating_point() or other.dtype == torch.bool):
+        raise ValueError(f"expected one class number an image, got {other.dtype} of shape {tuple(other.shape)}")
+    return Contrast(model, other)
