@@ -10,7 +10,7 @@ from rightreasons.attribution import GradCAM, Saliency
 from rightreasons.models import adapt
 from rightreasons.supervision import RES, LearnedImputation, adaptive_threshold, gaussian_imputation
 from tests.networks import SIDE, network
-from tests.supervision.test_cam_alignment import Shown, cells, maps_of, pixels
+from tests.supervision.test_map_guidance import Shown, cells, maps_of, pixels
 
 
 def satisfied(a: float, values: list[float], sides: list[int]) -> int:
