@@ -126,6 +126,27 @@ class TinyTransformer(nn.Module):
         return self.head(self.norm(self.blocks(x))[:, 0])
 
 
+class VariedCNN(nn.Module):
+    """Strided, dilated, grouped and transposed convolutions, SiLU and GELU, an average and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strided = nn.Conv2d(2, 4, 3, stride=2, padding=1)
+        self.dilated = nn.Conv2d(4, 4, 3, dilation=2, padding=2)
+        self.grouped = nn.Conv2d(4, 6, 3, groups=2)
+        self.transposed = nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1)
+        self.last = nn.Conv2d(8, 4, 2, stride=2)
+        self.head = nn.Linear(4 * 4, CLASSES)
+        nn.init.constant_(self.last.bias, 0.4)  # so that no class activation map is all zero
+        nn.init.normal_(self.head.weight)
+
+    def forward(self, x):
+        x = F.silu(self.strided(x))
+        x = F.gelu(self.dilated(x))
+        wide = torch.cat([self.transposed(F.silu(self.grouped(x)))[..., 1:7, 1:7], x], dim=1)
+        return self.head(F.avg_pool2d(F.gelu(self.last(wide)), 2, stride=1).flatten(1))
+
+
 NETWORKS = {
     "relu": relu_cnn,
     "softplus": softplus_cnn,
@@ -133,6 +154,7 @@ NETWORKS = {
     "residual": ResidualCNN,
     "transformer": TinyTransformer,
     "pooled": pooled_cnn,
+    "varied": VariedCNN,
 }
 
 
