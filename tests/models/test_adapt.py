@@ -95,8 +95,17 @@ def test_a_recorded_pass_is_used_again_for_the_same_tensor_only():
     recorded.trace(inputs.clone(), ["3"])
     recorded.trace(inputs, ["0"])
     assert len(calls) == 3
-    with pytest.raises(ValueError, match="require a gradient"):
-        record(adapt(net), inputs.detach())
+
+
+def test_a_pass_may_be_recorded_for_its_activations_alone():
+    """The way back to the image, which a loss on activations does not need, is then no part of the graph."""
+    model, (inputs, _) = adapt(network("relu")), images()
+    recorded = record(model, inputs, ["3"])
+    trace = recorded.trace(inputs, ["3"])
+    torch.testing.assert_close(trace.logits, model(inputs))
+    assert trace.activations["3"].requires_grad  # by the weights
+    assert not trace.inputs.requires_grad
+    assert not inputs.requires_grad
 
 
 def test_a_model_that_does_not_fit_the_data_says_so():

@@ -30,7 +30,7 @@ class Trace:
     ``inputs`` requires a gradient, so that everything else hangs on it.
     """
 
-    inputs: Float[Tensor, "batch channels height width"]
+    inputs: Float[Tensor, "batch ..."]
     logits: Float[Tensor, "batch classes"]
     activations: Mapping[str, Tensor]
 
@@ -168,6 +168,12 @@ class ExplanationLoss(ABC):
     """
 
     attribution: Attribution | None = None
+    differentiates: ClassVar[bool] = False
+    """Whether a loss without an attribution differentiates the pass itself, so that it must reach the images."""
+
+    def tapped(self, model: Classifier) -> tuple[str, ...]:
+        """The layers whose activations the loss itself asks the training pass for, beside those of its attribution."""
+        return ()
 
     @abstractmethod
     def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:

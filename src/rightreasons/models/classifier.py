@@ -169,15 +169,16 @@ class Recorded:
 
 
 def record(model: Classifier, inputs: Tensor, layers: Sequence[str] | None = None) -> Recorded:
-    """Run the model once on ``inputs`` (which must require a gradient) and keep the pass.
+    """Run the model once on ``inputs`` and keep the pass.
 
     ``layers`` are those whose activations are kept; ``None`` keeps the model's own. Attention runs by its plain
-    formula: flash and memory-efficient attention have no double backward.
+    formula: flash and memory-efficient attention have no double backward. Inputs that require no gradient give a pass
+    that is recorded for its activations alone, which costs no way back to the image.
     """
-    if not inputs.requires_grad:
-        raise ValueError("expected inputs that require a gradient, got a tensor off the graph")
     if layers is None:
         layers = () if model.layer is None else (model.layer,)
     with sdpa_kernel(SDPBackend.MATH):
-        trace = model.trace(inputs, layers)
-    return Recorded(model, trace)
+        if inputs.requires_grad:
+            return Recorded(model, model.trace(inputs, layers))
+        with captured(model.network, layers) as activations:
+            return Recorded(model, Trace(inputs, model(inputs), activations))

@@ -4,13 +4,16 @@ from rightreasons.training.evaluation import Evaluation, device_of, evaluate, mo
 from rightreasons.training.fit import FitResult, default_accelerator, fit
 from rightreasons.training.objective import Objective, Term, TrainingStep
 from rightreasons.training.settings import OPTIMIZERS, FitSettings
+from rightreasons.training.weights import Balance, Target
 
 __all__ = [
     "OPTIMIZERS",
+    "Balance",
     "Evaluation",
     "FitResult",
     "FitSettings",
     "Objective",
+    "Target",
     "Term",
     "TrainingStep",
     "default_accelerator",

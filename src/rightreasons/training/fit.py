@@ -241,7 +241,8 @@ class _Loop:
         """How many images of a batch each part of the loss is a mean of; a term, of the annotated ones."""
         objective, every = self.step.objective, len(batch)
         annotated = every if batch.annotated is None else int(batch.annotated.sum())
-        return {"loss": every, objective.task_name: every, **dict.fromkeys(objective.terms, annotated)}
+        weights = [f"{name}_weight" for name in self.step.weighings]
+        return dict.fromkeys(("loss", objective.task_name, *weights), every) | dict.fromkeys(objective.terms, annotated)
 
     def descend(self, loss: Tensor) -> None:
         """Gradients for the weights alone (one for the recorded inputs would be work for nothing), and the update."""

@@ -5,31 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss
 from rightreasons.models import AdaptedClassifier, record
+from rightreasons.training.weights import Balance, Target, Weighing, Weight, share_at_irrelevant
 
 Task = Callable[[Float[Tensor, "batch classes"], Int[Tensor, " batch"]], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
 class Term:
-    """An explanation loss and its weight; a weight of 0 measures the loss without an effect on the weights.
+    """An explanation loss and its weight: a number, or a rule by which it is found in training.
+
+    A weight of 0 measures the loss without an effect on the weights.
 
     Raises:
-        ValueError: The weight is negative or not finite.
+        ValueError: The weight is negative or not finite, or a target is set for a loss that is not about a heatmap.
     """
 
     loss: ExplanationLoss
-    weight: float = 1.0
+    weight: Weight = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, ExplanationLoss):
             raise ValueError(f"expected an explanation loss, got {type(self.loss).__name__}")
+        if isinstance(self.weight, Target) and self.loss.attribution is None:
+            raise ValueError(
+                f"{type(self.loss).__name__} is not about a heatmap, so there is no share to bring to a target; "
+                "give it a number, or Balance()"
+            )
+        if isinstance(self.weight, Balance | Target):
+            return
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"expected a finite weight of at least 0, got {self.weight}")
 
@@ -67,13 +79,31 @@ class Objective:
     def __call__(
         self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The total under ``loss``, then the task and each term, unweighted, under their names."""
+        """The total under ``loss``, then the task and each term, unweighted, under their names.
+
+        Raises:
+            ValueError: A weight is found in training: :class:`TrainingStep` knows it.
+        """
+        found = [name for name, term in self.terms.items() if isinstance(term.weight, Balance | Target)]
+        if found:
+            raise ValueError(f"the weight of {found[0]!r} is found in training; call a TrainingStep or fit")
+        parts = self.parts(model, batch, logits)
+        weights = {name: term.weight for name, term in self.terms.items() if isinstance(term.weight, int | float)}
+        return {"loss": self.total(parts, weights), **parts}
+
+    def parts(
+        self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The task and each term, unweighted, under their names."""
         task = self.task(logits, batch.target)
-        parts = {name: term.loss(model, batch, logits) for name, term in self.terms.items()}
-        total = task
-        for name, term in self.terms.items():
-            total = total + term.weight * parts[name]
-        return {"loss": total, self.task_name: task, **parts}
+        return {self.task_name: task, **{n: term.loss(model, batch, logits) for n, term in self.terms.items()}}
+
+    def total(self, parts: Mapping[str, Float[Tensor, ""]], weights: Mapping[str, float | Tensor]) -> Float[Tensor, ""]:
+        """The task plus the terms at these weights."""
+        total = parts[self.task_name]
+        for name in self.terms:
+            total = total + weights[name] * parts[name]
+        return total
 
     def modules(self) -> dict[str, nn.Module]:
         """The modules that losses hold in their fields (a learned imputation), by a name made of term and field."""
@@ -81,19 +111,28 @@ class Objective:
         return found | ({"task": self.task} if isinstance(self.task, nn.Module) else {})
 
     def explains(self) -> bool:
-        """Whether a term is about a heatmap, so that the pass must be recorded."""
-        return any(term.loss.attribution is not None for term in self.terms.values())
+        """Whether a term is about a heatmap, so that the recorded pass must reach back to the images."""
+        losses = (term.loss for term in self.terms.values())
+        return any(loss.attribution is not None or loss.differentiates for loss in losses)
 
     def layers(self, model: Classifier) -> tuple[str, ...]:
         """The layers whose activations the terms will ask for."""
-        attributions = (term.loss.attribution for term in self.terms.values())
-        names = (a.layer or model.layer for a in attributions if a is not None and _has_layer(a))
+        names: list[str | None] = []
+        for term in self.terms.values():
+            names += term.loss.tapped(model)
+            if term.loss.attribution is not None:
+                names += _layers_of(term.loss.attribution, model)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
-def _has_layer(attribution: Attribution) -> bool:
-    """Whether it explains a layer at all: those that do have a field for it."""
-    return is_dataclass(attribution) and any(item.name == "layer" for item in fields(attribution))
+def _layers_of(attribution: Attribution, model: Classifier) -> list[str | None]:
+    """The layers that it explains: those that have any have a field for it, or for several."""
+    names: set[str] = {item.name for item in fields(attribution)} if is_dataclass(attribution) else set()
+    if "layer" in names:
+        return [attribution.layer or model.layer]
+    several = getattr(attribution, "layers", ()) if "layers" in names else ()
+    # Relevance propagation has rules by layer, and takes a pass of its own.
+    return list(several) if isinstance(several, tuple) else []
 
 
 def _modules_in(method: object) -> Iterator[tuple[str, nn.Module]]:
@@ -123,19 +162,51 @@ class TrainingStep(nn.Module):
         self.model = model
         self.objective = objective
         self.modules_of_losses = nn.ModuleDict(objective.modules())
+        rules = {name: term.weight for name, term in objective.terms.items()}
+        self.weighings = nn.ModuleDict(
+            {name: Weighing(rule) for name, rule in rules.items() if isinstance(rule, Balance | Target)}
+        )
         self._layers = objective.layers(model)
         self._explains = objective.explains()
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The total under ``loss`` and the unweighted parts under their names."""
-        if self._explains:
-            # A leaf of its own: the caller's tensor is left alone, and every heatmap hangs on this one.
-            inputs = batch.inputs.detach().requires_grad_()
-            recorded = record(self.model, inputs, self._layers)
-            parts = self.objective(recorded, replace(batch, inputs=inputs), recorded.logits)
+        """The total under ``loss``, the unweighted parts under their names, and weights that are found in training."""
+        if self._explains or self._layers:
+            # A tensor of its own: the caller's is left alone, and every heatmap hangs on this one.
+            inputs = batch.inputs.detach().requires_grad_(self._explains)
+            model: Classifier = record(self.model, inputs, self._layers)
+            batch = replace(batch, inputs=inputs)
         else:
-            parts = self.objective(self.model, batch, self.model(batch.inputs))
-        return self._all_used(parts)
+            model = self.model
+        parts = self.objective.parts(model, batch, model(batch.inputs))
+        weights = self._weights(parts, model, batch)
+        found = {f"{name}_weight": torch.as_tensor(weights[name]).detach() for name in self.weighings}
+        return self._all_used({"loss": self.objective.total(parts, weights), **parts, **found})
+
+    def _weights(self, parts: Mapping[str, Tensor], model: Classifier, batch: Batch) -> dict[str, float | Tensor]:
+        task = parts[self.objective.task_name]
+        weights: dict[str, float | Tensor] = {}
+        for name, term in self.objective.terms.items():
+            if isinstance(term.weight, Balance | Target):
+                weighing = cast(Weighing, self.weighings[name])
+                if self.training and torch.is_grad_enabled() and weighing.due():
+                    self._measure(weighing, term, task, parts[name], model, batch)
+                weights[name] = weighing.weight(task)
+            else:
+                weights[name] = term.weight
+        return weights
+
+    def _measure(
+        self, weighing: Weighing, term: Term, task: Tensor, value: Tensor, model: Classifier, batch: Batch
+    ) -> None:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if isinstance(term.weight, Balance):
+            weighing.balance(task, value, trained, term.weight.share)
+        elif isinstance(term.weight, Target):
+            if weighing.started:
+                weighing.ascend(share_at_irrelevant(term.loss, model, batch), term.weight)
+            else:
+                weighing.balance(task, value, trained, 1.0)
 
     def _all_used(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tie the losses' own weights to the total.

@@ -1,0 +1,168 @@
+"""Weights of explanation losses that nobody has to sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from rightreasons.core import Batch, Classifier, ExplanationLoss, MissingAnnotation
+from rightreasons.core.tensors import unit_maximum
+
+_MEMORY = 0.9
+"""Of the running mean of measured ratios: some ten measurements."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A weight at which the term pulls at the network's weights as hard as the task does.
+
+    weight = share * |gradient of the task| / |gradient of the term|, both norms over all weights of the network, as a
+    running geometric mean. What it costs is two backward passes each ``every`` steps.
+
+    Source: the gradient norms of Chen et al. 2018 (GradNorm), arXiv:1711.02257, without its training rates; the rule
+    is ours.
+
+    Args:
+        share: How hard the term pulls, as a share of the task's pull.
+        every: Steps between two measurements.
+    """
+
+    share: float = 1.0
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.share) and self.share > 0):
+            raise ValueError(f"expected share above 0, got {self.share}")
+        if self.every < 1:
+            raise ValueError(f"expected every of at least 1, got {self.every}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A weight that brings the attribution inside the irrelevant pixels down to a share, and no further.
+
+    "At most ``share`` of the absolute attribution lies in irrelevant pixels" is a constraint, and the weight its
+    multiplier: it starts balanced (see :class:`Balance`) and is raised by a factor while the constraint is violated,
+    and lowered while it is not, by dual ascent on its logarithm. Where a batch has relevant masks only, all other
+    pixels count as irrelevant.
+
+    Source: the method of multipliers (Hestenes 1969) with a multiplicative update; the rule is ours.
+
+    Args:
+        share: Largest share allowed.
+        rate: How fast the weight moves: its logarithm changes by ``rate`` times that of share over target, which is
+            cut off at 1.
+        every: Steps between two measurements.
+    """
+
+    share: float = 0.02
+    rate: float = 0.2
+    every: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"expected share between 0 and 1, got {self.share}")
+        if not self.rate > 0:
+            raise ValueError(f"expected rate above 0, got {self.rate}")
+        if self.every < 1:
+            raise ValueError(f"expected every of at least 1, got {self.every}")
+
+
+Weight = float | Balance | Target
+
+
+class Weighing(nn.Module):
+    """The present weight of a term, and how it moves; its state is saved with the run.
+
+    Args:
+        rule: How it moves.
+    """
+
+    log_weight: Tensor
+    steps: Tensor
+
+    def __init__(self, rule: Balance | Target) -> None:
+        super().__init__()
+        self.rule = rule
+        self.register_buffer("log_weight", torch.tensor(-math.inf, dtype=torch.float64))
+        self.register_buffer("steps", torch.tensor(0))
+
+    @property
+    def started(self) -> bool:
+        """Whether anything has been measured yet."""
+        return bool(torch.isfinite(self.log_weight))
+
+    def weight(self, like: Tensor) -> Tensor:
+        """The weight; zero before the first measurement."""
+        return self.log_weight.exp().to(like)
+
+    def balance(self, task: Tensor, term: Tensor, weights: Sequence[Tensor], share: float) -> None:
+        """Move to where the term's gradient is ``share`` times the task's; nothing happens where either is zero."""
+        if not (task.requires_grad and term.requires_grad):
+            return
+        sizes = [_norm(part, weights) for part in (task, term)]
+        ratio = _mean_over_processes((sizes[0].log() - sizes[1].log()).double() + math.log(share))
+        if not bool(torch.isfinite(ratio)):
+            return
+        self.log_weight.copy_(_MEMORY * self.log_weight + (1 - _MEMORY) * ratio if self.started else ratio)
+
+    def ascend(self, share: Tensor, rule: Target) -> None:
+        """Raise or lower the weight by how far the share is from its target."""
+        excess = _mean_over_processes((share.double() / rule.share).clamp(min=math.exp(-1), max=math.e).log())
+        if bool(torch.isfinite(excess)):
+            self.log_weight.add_(rule.rate * excess)
+
+    def due(self) -> bool:
+        """Whether this step measures; counts the step."""
+        measures = int(self.steps) % self.rule.every == 0
+        self.steps.add_(1)
+        return measures or not self.started
+
+
+def _norm(part: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    gradients = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+    squares = [g.detach().float().square().sum() for g in gradients if g is not None]
+    return torch.stack(squares).sum().sqrt() if squares else part.new_zeros(())
+
+
+def _mean_over_processes(value: Tensor) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value)
+        value = value / torch.distributed.get_world_size()
+    return value
+
+
+def share_at_irrelevant(loss: ExplanationLoss, model: Classifier, batch: Batch) -> Tensor:
+    """The share of the absolute attribution that lies in irrelevant pixels, the mean over annotated images with any.
+
+    NaN where there is no such image.
+
+    Raises:
+        MissingAnnotation: The batch carries no masks.
+        ValueError: The loss is not about a heatmap.
+    """
+    if loss.attribution is None:
+        raise ValueError(
+            f"{type(loss).__name__} is not about a heatmap, so there is no share to bring to a target; "
+            "give it a number, or Balance()"
+        )
+    if batch.irrelevant is None and batch.relevant is None:
+        raise MissingAnnotation("a target share needs masks of irrelevant or relevant pixels and the batch has neither")
+    with torch.no_grad():
+        values = loss.attribution.per_channel(model, batch.inputs, batch.target).abs().sum(dim=1, keepdim=True)
+        mask = batch.irrelevant if batch.irrelevant is not None else 1 - _relevant(batch)
+        values = unit_maximum(values.float())
+        inside, whole = (v.sum(dim=(1, 2, 3)) for v in (values * mask, values))
+        counted = batch.annotated_rows() & (mask.flatten(1).sum(dim=1) > 0) & (whole > 0)
+        return (inside / whole)[counted].mean()
+
+
+def _relevant(batch: Batch) -> Tensor:
+    if batch.relevant is None:
+        raise RuntimeError("a batch without masks")
+    return batch.relevant
