@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rightreasons.attribution import GradCAM, Saliency
+from rightreasons.attribution import AcrossLayers, GradCAM, Saliency
 from rightreasons.core import Batch, ExplanationLoss
 from rightreasons.models import adapt
 from rightreasons.supervision import RES, RRR
@@ -89,6 +89,15 @@ def test_layers_are_those_that_are_explained(tiny):
     assert Objective({"rrr": Term(RRR())}).layers(model) == ()
     both = Objective({"a": Term(RES(GradCAM())), "b": Term(RES(GradCAM(layer="2"))), "c": Term(RES(GradCAM()))})
     assert both.layers(model) == (model.layer, "2")
+
+
+def test_a_loss_on_several_layers_shares_the_pass(tiny, toy):
+    model, passes, layers = tiny(), [], ["0", "1"]
+    objective = Objective({"res": Term(RES(AcrossLayers(GradCAM(), layers)))})
+    assert objective.layers(model) == tuple(layers)
+    model.network.register_forward_hook(lambda *_: passes.append(1))
+    TrainingStep(model, objective)(toy().batch(torch.arange(8)))["loss"].backward()
+    assert len(passes) == 1
 
 
 def test_modules_in_losses_are_found_however_deep():

@@ -203,10 +203,8 @@ class TrainingStep(nn.Module):
         if isinstance(term.weight, Balance):
             weighing.balance(task, value, trained, term.weight.share)
         elif isinstance(term.weight, Target):
-            if weighing.started:
-                weighing.ascend(share_at_irrelevant(term.loss, model, batch), term.weight)
-            else:
-                weighing.balance(task, value, trained, 1.0)
+            weighing.balance(task, value, trained, 1.0)
+            weighing.ascend(share_at_irrelevant(term.loss, model, batch), term.weight)
 
     def _all_used(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tie the losses' own weights to the total.

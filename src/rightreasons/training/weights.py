@@ -44,17 +44,22 @@ class Balance:
 
 @dataclass(frozen=True)
 class Target:
-    """A weight that brings the attribution inside the irrelevant pixels down to a share, and no further.
+    """A weight that brings the attribution inside the irrelevant pixels down to a share of chance, and no further.
 
-    "At most ``share`` of the absolute attribution lies in irrelevant pixels" is a constraint, and the weight its
-    multiplier: it starts balanced (see :class:`Balance`) and is raised by a factor while the constraint is violated,
-    and lowered while it is not, by dual ascent on its logarithm. Where a batch has relevant masks only, all other
+    Chance is what a map would put there that marks all pixels alike: the share of the image that is irrelevant. "At
+    most ``share`` of chance lies in irrelevant pixels" is a constraint, and the weight its multiplier: it starts
+    balanced (see :class:`Balance`), is raised by a factor while the constraint is violated, up to the balanced weight
+    again, and lowered while it is not, by dual ascent on its logarithm. Without that bound a share that cannot be
+    reached would drive the weight until nothing else is learned. Where a batch has relevant masks only, all other
     pixels count as irrelevant.
 
-    Source: the method of multipliers (Hestenes 1969) with a multiplicative update; the rule is ours.
+    A share of the whole attribution would say little: 2 % of it is what chance puts into a patch of 4 x 4 pixels on
+    digits of 28 x 28.
+
+    Source: the method of multipliers (Hestenes 1969) with a bounded, multiplicative update; the rule is ours.
 
     Args:
-        share: Largest share allowed.
+        share: Largest share of chance allowed.
         rate: How fast the weight moves: its logarithm changes by ``rate`` times that of share over target, which is
             cut off at 1.
         every: Steps between two measurements.
@@ -62,7 +67,7 @@ class Target:
 
     share: float = 0.02
     rate: float = 0.2
-    every: int = 5
+    every: int = 10
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -84,12 +89,15 @@ class Weighing(nn.Module):
     """
 
     log_weight: Tensor
+    log_multiplier: Tensor
     steps: Tensor
 
     def __init__(self, rule: Balance | Target) -> None:
         super().__init__()
         self.rule = rule
         self.register_buffer("log_weight", torch.tensor(-math.inf, dtype=torch.float64))
+        # Below 0: how far a target has lowered the balanced weight.
+        self.register_buffer("log_multiplier", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("steps", torch.tensor(0))
 
     @property
@@ -99,7 +107,7 @@ class Weighing(nn.Module):
 
     def weight(self, like: Tensor) -> Tensor:
         """The weight; zero before the first measurement."""
-        return self.log_weight.exp().to(like)
+        return (self.log_weight + self.log_multiplier).exp().to(like)
 
     def balance(self, task: Tensor, term: Tensor, weights: Sequence[Tensor], share: float) -> None:
         """Move to where the term's gradient is ``share`` times the task's; nothing happens where either is zero."""
@@ -112,10 +120,10 @@ class Weighing(nn.Module):
         self.log_weight.copy_(_MEMORY * self.log_weight + (1 - _MEMORY) * ratio if self.started else ratio)
 
     def ascend(self, share: Tensor, rule: Target) -> None:
-        """Raise or lower the weight by how far the share is from its target."""
+        """Raise or lower the weight by how far the share is from its target; never beyond the balanced one."""
         excess = _mean_over_processes((share.double() / rule.share).clamp(min=math.exp(-1), max=math.e).log())
         if bool(torch.isfinite(excess)):
-            self.log_weight.add_(rule.rate * excess)
+            self.log_multiplier.add_(rule.rate * excess).clamp_(max=0.0)
 
     def due(self) -> bool:
         """Whether this step measures; counts the step."""
@@ -138,9 +146,9 @@ def _mean_over_processes(value: Tensor) -> Tensor:
 
 
 def share_at_irrelevant(loss: ExplanationLoss, model: Classifier, batch: Batch) -> Tensor:
-    """The share of the absolute attribution that lies in irrelevant pixels, the mean over annotated images with any.
+    """How much of the absolute attribution lies in irrelevant pixels, over the share of the image that they are.
 
-    NaN where there is no such image.
+    1 is what chance puts there. The mean over annotated images with any; NaN where there is none.
 
     Raises:
         MissingAnnotation: The batch carries no masks.
@@ -158,8 +166,9 @@ def share_at_irrelevant(loss: ExplanationLoss, model: Classifier, batch: Batch) 
         mask = batch.irrelevant if batch.irrelevant is not None else 1 - _relevant(batch)
         values = unit_maximum(values.float())
         inside, whole = (v.sum(dim=(1, 2, 3)) for v in (values * mask, values))
-        counted = batch.annotated_rows() & (mask.flatten(1).sum(dim=1) > 0) & (whole > 0)
-        return (inside / whole)[counted].mean()
+        area = mask.flatten(1).mean(dim=1)
+        counted = batch.annotated_rows() & (area > 0) & (whole > 0)
+        return (inside / (whole * area))[counted].mean()
 
 
 def _relevant(batch: Batch) -> Tensor:
