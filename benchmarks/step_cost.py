@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from measure import processor, timed
 from torch import Tensor, nn
+from workloads import Run
 
 from rightreasons.attribution import GradCAM, IntegratedGradients, Saliency, SmoothGrad
 from rightreasons.core import Batch, ExplanationLoss
 from rightreasons.models import LeNet, adapt
 from rightreasons.supervision import GRADIA, HAICS, LOSSES, RES, RRR, Counterexamples
 from rightreasons.training.objective import Objective, Term, TrainingStep
-
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def share_behind_the_map() -> float:
     return counted["Linear"] / sum(counted.values())
 
 
-def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, channels_last: bool = False) -> Step:
+def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, channels_last: bool = False) -> Run:
     """A training step of a new LeNet, the same for all.
 
     Written plainly, the explanation takes a forward pass of its own and ``loss.backward()`` fills every leaf; the loop
@@ -118,7 +115,7 @@ def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, c
     torch.manual_seed(0)
     network = LeNet()
     if channels_last:
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = adapt(network)
     training = TrainingStep(model, Objective({"term": Term(loss)} if loss else {})).train()
     weights = list(training.parameters())
@@ -132,17 +129,10 @@ def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, c
 
     def alone() -> None:
         optimizer.zero_grad(set_to_none=True)
-        training.objective(model, batch, model(batch.inputs))["loss"].backward()
+        torch.autograd.backward(training.objective(model, batch, model(batch.inputs))["loss"])
         optimizer.step()
 
     return alone if plainly else shared
-
-
-def timed(run: Step) -> tuple[float, float]:
-    """CPU and wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    run()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def measure(batch: Batch, rounds: int, *, channels_last: bool) -> tuple[float, list[Row]]:
@@ -191,16 +181,6 @@ def table(rows: list[Row]) -> str:
             f"{r.milliseconds:9.1f}  {asked}".rstrip()
         )
     return "\n".join(lines)
-
-
-def processor() -> str:
-    """The CPU's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def ablated_by_hand(net, layer, inputs, target, score="logit"):
         dimension = 1 if activation.ndim == 4 else 2
         whole = explained(net(image), label, score)
         heatmap = 0
-        for k, one in enumerate(on_grid(activation, layer)[0]):
+        for k, one in enumerate(on_grid(activation, layer, image)[0]):
 
             def without(module, args, output, k=k):
                 return output.index_fill(dimension, torch.tensor([k]), 0)  # noqa: B023

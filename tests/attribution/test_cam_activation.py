@@ -132,6 +132,8 @@ def test_bfloat16_gives_nearly_the_same_map_in_the_same_precision():
         half = ScoreCAM("2", bfloat16=True)(adapt(net), inputs, target)
     assert half.dtype == torch.float32
     assert not torch.equal(half, full)
+    assert not ScoreCAM("2", bfloat16=True).differentiable
+    assert not ScoreCAM("2", bfloat16=True)(adapt(net), inputs, target).requires_grad
     torch.testing.assert_close(half, full, rtol=0.02, atol=0.02 * float(full.max()))
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
 
-from rightreasons.attribution import ExpectedGradients, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
+from rightreasons.attribution import (
+    ExpectedGradients,
+    InputXGradient,
+    IntegratedGradients,
+    Saliency,
+    Smoothed,
+    SmoothGrad,
+)
+from rightreasons.attribution.forward import ROWS_CPU
 from rightreasons.core import BadModel
-from rightreasons.models import adapt
+from rightreasons.models import adapt, record
 from tests.networks import NETWORKS, SIDE, images, network
 
 
@@ -93,6 +103,40 @@ def test_the_memory_bound_changes_no_value(max_batch):
         torch.testing.assert_close(make(max_batch)(model, inputs, target), expected, rtol=1e-10, atol=1e-12)
 
 
+class Watching(nn.Module):
+    """Keeps how many images each pass holds, and refuses one that begins before the graph of the last is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.passes, self.last = nn.Linear(3 * 4, 3), [], None
+
+    def forward(self, x):
+        assert self.last is None or self.last() is None
+        self.passes.append(len(x))
+        hidden = x.flatten(1) * 1
+        self.last = weakref.ref(hidden)
+        return self.inner(hidden.relu())
+
+
+@pytest.mark.parametrize("method", [SmoothGrad(20), IntegratedGradients(steps=20), Smoothed(samples=20)])
+def test_memory_is_bounded_untold_and_holds_one_pass_at_a_time(method):
+    net, target = Watching(), torch.zeros(16, dtype=torch.long)
+    with torch.no_grad():
+        method(adapt(net), torch.rand(16, 3, 2, 2), target)
+    assert sum(net.passes) == 320
+    assert max(net.passes) <= ROWS_CPU
+
+
+def test_a_recorded_pass_can_be_asked_again():
+    """The passes of this family let go of what they saved, but not of a pass that is not theirs."""
+    net, (inputs, target) = adapt(network("relu")), images()
+    recorded = record(net, inputs.requires_grad_())
+    with torch.no_grad():
+        first, second = (Saliency()(recorded, inputs, target) for _ in range(2))
+    assert torch.equal(first, second)
+    recorded.logits.sum().backward()
+
+
 def test_fresh_noise_differs_from_call_to_call():
     model, (inputs, target) = adapt(network("softplus")), images()
     method = SmoothGrad(samples=2, seed=None)
@@ -105,6 +149,8 @@ def test_wrong_settings_are_refused():
         lambda: Saliency("prob"),
         lambda: SmoothGrad(samples=0),
         lambda: IntegratedGradients(steps=0),
+        lambda: IntegratedGradients(max_batch=0),
+        lambda: SmoothGrad(max_batch=0),
         lambda: ExpectedGradients(torch.zeros(0, 1, 2, 2)),
     ):
         with pytest.raises(ValueError, match="expected"):

@@ -51,10 +51,11 @@ def test_captum_saliency_and_input_x_gradient(lenet):
 
 def test_captum_integrated_gradients(lenet):
     attr = importlib.import_module("captum.attr")
-    net, inputs, target = lenet
+    # In single precision another memory layout's rounding switches a maximum here and there.
+    net, inputs, target = lenet[0].double(), lenet[1].double(), lenet[2]
     expected = attr.IntegratedGradients(net).attribute(inputs, target=target, n_steps=32, method="gausslegendre")
     with torch.no_grad():
-        close(IntegratedGradients(steps=32)(adapt(net), inputs, target), expected.float())
+        close(IntegratedGradients(steps=32)(adapt(net), inputs, target), expected)
 
 
 def test_captum_smooth_grad_in_the_mean(lenet):

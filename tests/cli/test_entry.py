@@ -7,7 +7,7 @@ import pytest
 import rightreasons
 from tests.cli.conftest import cli, control_characters, shell
 
-COMMANDS = ("demo", "data", "train", "reveal", "revise", "prove")
+COMMANDS = ("demo", "data", "masks", "train", "reveal", "evaluate", "revise", "prove")
 
 
 def test_the_console_script_is_the_entry_point():
@@ -97,3 +97,14 @@ def test_a_narrow_terminal_and_no_color_and_ascii():
     assert max(map(len, said.out.splitlines())) <= 60
     assert said.out.isascii()
     assert control_characters(said.out) == []
+
+
+def test_the_help_of_a_loss_names_those_that_a_command_can_make():
+    """Losses that ask for tensors, such as concept directions, are for Python alone."""
+    from typing import get_args
+
+    from rightreasons.cli.options import Loss
+    from rightreasons.supervision import LOSSES
+
+    told = get_args(Loss)[1].help.removeprefix("Explanation loss: ").rstrip(".").replace(" or ", ", ").split(", ")
+    assert sorted(told) == sorted(LOSSES)

@@ -18,6 +18,8 @@ SETTINGS = {
     "smooth_grad": {"samples": 5},
     "integrated_gradients": {"steps": 8},
     "expected_gradients": {"references": images(4, seed=9)[0], "samples": 6},
+    "gradient_shap": {"references": images(4, seed=9)[0], "samples": 6},
+    "deep_shap": {"references": images(4, seed=9)[0]},
     "smoothed": {"samples": 3},
     "rise": {"masks": 8, "cells": 4},
     "lime": {"samples": 24, "cells": 3, "regularization": 1e-3},
@@ -25,7 +27,7 @@ SETTINGS = {
     "meaningful_perturbation": {"steps": 10},
 }
 # Methods that explain networks of one form only, by the network here that has it.
-ASKS_FOR = {"cam": "pooled"}
+ASKS_FOR = {"cam": "pooled", "attention_rollout": "transformer", "chefer_relevance": "transformer"}
 # Where planted pixels are looked for: a score that does not saturate; and a mask that is not held to be smooth.
 PLANTED = {
     "rise": {"masks": 500, "score": "logit"},
@@ -34,7 +36,7 @@ PLANTED = {
 # Maps of means over random masks: every pixel has a part of the mean score, and what matters has more.
 OVER_A_MEAN = {"rise"}
 # Methods that refuse BatchNorm in training mode, where images of a batch depend on each other.
-REFUSES_TRAINING = {"lrp", "deep_taylor"}
+REFUSES_TRAINING = {"lrp", "deep_taylor", "deep_lift", "deep_shap"}
 METHODS = list(ATTRIBUTIONS)
 NETS = list(NETWORKS)
 
@@ -216,7 +218,9 @@ def test_it_finds_planted_pixels(method):
         weight[:, :, :8], weight[:, :, :, :8] = 0, 0
     head[-1].weight.data = weight.flatten(1)
     model = adapt(nn.Sequential(Window(), convolution, nn.ReLU(), head).double())
-    settings = {"references": torch.zeros(1, 1, SIDE, SIDE)} if method == "expected_gradients" else {}
+    if ASKS_FOR.get(method) == "transformer":
+        model = adapt(nn.Sequential(Window(), AttendsToBright()).double())
+    settings = {"references": torch.zeros(1, 1, SIDE, SIDE)} if "references" in SETTINGS.get(method, {}) else {}
     settings |= PLANTED.get(method, {})
     heatmap = make(method, **settings)(model, inputs, torch.ones(3, dtype=torch.long)).abs()
     if method in OVER_A_MEAN:
@@ -234,18 +238,29 @@ class Window(nn.Module):
         return x * shown
 
 
+class AttendsToBright(nn.Module):
+    """A class token that attends to bright pixels, each pixel a token."""
+
+    def forward(self, x):
+        tokens = nn.functional.pad(x.flatten(2).mT, (0, 0, 1, 0))
+        attended = nn.functional.scaled_dot_product_attention(torch.full_like(tokens, 20.0), tokens, tokens)
+        return attended[:, 0] * torch.tensor([1.0, 2.0])
+
+
 @every_method
 def test_frozen_weights_an_in_place_relu_and_half_precision_are_no_obstacle(method):
     inputs, target = images(dtype=torch.float32)
-    settings = {"references": SETTINGS[method]["references"].float()} if method == "expected_gradients" else {}
+    references = SETTINGS.get(method, {}).get("references")
+    settings = {} if references is None else {"references": references.float()}
     plain = network_for(method, "relu", dtype=torch.float32).requires_grad_(False)
-    expected = make(method, **settings)(adapt(plain, "3"), inputs, target)
+    layer = None if ASKS_FOR.get(method) == "transformer" else "3"
+    expected = make(method, **settings)(adapt(plain, layer), inputs, target)
     hasty = network_for(method, "relu", dtype=torch.float32)
     for module in hasty.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
-    torch.testing.assert_close(make(method, **settings)(adapt(hasty, "3"), inputs, target).detach(), expected)
-    half = adapt(network_for(method, "relu", dtype=torch.bfloat16), "3")
+    torch.testing.assert_close(make(method, **settings)(adapt(hasty, layer), inputs, target).detach(), expected)
+    half = adapt(network_for(method, "relu", dtype=torch.bfloat16), layer)
     heatmap = make(method, **settings)(half, inputs.bfloat16(), target)
     assert heatmap.dtype == torch.bfloat16
     assert torch.isfinite(heatmap).all()

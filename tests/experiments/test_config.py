@@ -19,7 +19,11 @@ from rightreasons.experiments.study import STUDIES
 
 FULL = RunConfig(
     seed=3,
-    data=DataConfig("photos", "held out", "decoy/rrr", 2, 0.5, (-1.0, 1.0), 0.1, 0.5, "random", 32, 1, 7),
+    data=DataConfig(
+        *("photos", "held out", "decoy/rrr", 2, 0.5, (-1.0, 1.0), 0.1, 0.5, "random", 32, 1, 7),
+        annotations="masks.json",
+        degrade={"boundary": 0.1, "seed": 3},
+    ),
     model=ModelConfig("net.py:build", {"hidden": [50, 30], "deep": True}, "conv", "w.pt", (0.5, 0.4), (0.2, 0.3)),
     training=TrainingConfig(2, 64, "sgd", 0.1, 1e-7, 0.9, {"shift": 1, "flip": False}),
     terms={

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from rightreasons.attribution import GradCAM, Saliency
+from rightreasons.attribution.contextual import decompose
 from rightreasons.core import BadModel, Batch
 from rightreasons.models import adapt
-from rightreasons.supervision import HINT, RBR, RRR, TAP, CosineRRR, Energy, PGDEx, RRRGradCAM
+from rightreasons.supervision import CDEP, HINT, R4, RBR, RRR, TAP, CosineRRR, Energy, IBPEx, PGDEx, RRRGradCAM
 from tests.networks import network
 from tests.supervision.test_losses import difference
 from tests.supervision.test_map_guidance import Shown
@@ -207,3 +208,63 @@ def test_rbr_is_right_to_third_order_through_normalizations(norm, training):
     direction = [torch.randn_like(p) for p in parameters]
     found = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
     assert found == pytest.approx(difference(value, parameters, direction), rel=1e-5)
+
+
+def test_cdep_is_the_softmax_of_what_irrelevant_pixels_bring_and_the_rest(batch):
+    model = adapt(network("relu"))
+    part = decompose(model, batch.inputs, graph=False).part(batch.irrelevant)
+    rest = model(batch.inputs).detach() - part
+    expected = torch.stack([part, rest]).softmax(0)[0].mean()
+    torch.testing.assert_close(CDEP()(model, batch, model(batch.inputs)).detach(), expected)
+
+
+def test_cdep_on_random_pixels_needs_no_mask(batch):
+    model = adapt(network("relu"))
+    bare = replace(batch, relevant=None, irrelevant=None)
+    loss = CDEP(random_pixels=5, seed=1)
+    value = loss(model, bare, model(bare.inputs))
+    assert 0 < float(value.detach()) < 1
+    assert float(loss(model, bare, model(bare.inputs)).detach()) == float(value.detach())
+    assert float(CDEP(random_pixels=5, seed=2)(model, bare, model(bare.inputs)).detach()) != float(value.detach())
+
+
+def test_cdep_draws_the_pixels_that_are_bright(batch):
+    dark = torch.zeros_like(batch.inputs)
+    dark[..., 5, 7] = 1
+    (mask,) = CDEP(random_pixels=1)._pixels(dark)
+    assert mask[0].nonzero().tolist() == [[0, 5, 7]]
+
+
+def test_cdep_on_a_transformer_names_the_operator(batch):
+    model = adapt(network("transformer"))
+    with pytest.raises(BadModel, match="no rule for the operator 'layer_norm'"):
+        CDEP()(model, batch, model(batch.inputs))
+
+
+def test_ibp_ex_is_the_cross_entropy_of_the_worst_corner_of_a_linear_network():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double()
+    inputs, target = torch.rand(1, 1, 2, 2, dtype=torch.float64), torch.tensor([0])
+    batch = Batch(inputs, target, irrelevant=torch.ones_like(inputs))
+    width = 0.5 * net[1].weight.detach().abs().sum(1)
+    worst = net(inputs).detach() + width * torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    found = IBPEx(radius=0.5)(adapt(net), batch, net(inputs))
+    torch.testing.assert_close(found.detach(), F.cross_entropy(worst, target))
+
+
+def test_ibp_ex_bounds_what_pgd_ex_finds(model, batch):
+    found = [loss(radius=0.05)(model, batch, model(batch.inputs)) for loss in (PGDEx, IBPEx)]
+    assert found[0] <= found[1]
+
+
+def test_r4_is_twice_the_gradient_where_nothing_moves_and_more_where_it_does(model, batch):
+    gradients = Saliency(score="sum_log_probabilities").per_channel(model, batch.inputs, batch.target).detach()
+    expected = float(2 * (batch.irrelevant * gradients.abs()).sum()) / 4
+    logits = model(batch.inputs)
+    assert float(R4(radius=1e-9)(model, batch, logits).detach()) == pytest.approx(expected, rel=1e-4)
+    assert float(R4(radius=0.1)(model, batch, logits).detach()) > 1.01 * expected
+
+
+@pytest.mark.parametrize("loss", [IBPEx, R4])
+def test_bounds_need_a_radius(loss):
+    with pytest.raises(ValueError, match="radius above 0"):
+        loss(radius=0.0)

@@ -10,7 +10,7 @@ import torch
 from rightreasons.attribution import GradCAM, Saliency
 from rightreasons.attribution.cam import AcrossLayers
 from rightreasons.supervision import GRADIA, RES, RRR, TAP, Counterexamples, RRRGradCAM
-from rightreasons.training import Balance, FitSettings, Objective, Target, Term, TrainingStep, fit
+from rightreasons.training import Balance, FitSettings, Objective, Target, Term, TrainingStep, fit, weight_of
 from rightreasons.training.weights import Weighing, share_at_irrelevant
 
 
@@ -141,3 +141,17 @@ def test_several_layers_of_one_method_come_from_the_shared_pass(tiny, toy):
     TrainingStep(model, both)(toy().batch(torch.arange(8)))["loss"].backward()
     assert len(passes) == 1
     assert Objective({"res": Term(RES())}).layers(model) == ("0",)
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [(3, 3.0), ("0.5", 0.5), ("balance", Balance()), ("balance:0.5", Balance(0.5)), ("target:0.1", Target(0.1))],
+)
+def test_a_configuration_names_a_weight_in_words(told, meant):
+    assert weight_of(told) == meant
+
+
+@pytest.mark.parametrize("told", ["balanced", "target:much", "balance:-1", "target:2", ""])
+def test_a_weight_that_is_none_is_refused(told):
+    with pytest.raises(ValueError, match="expected"):
+        weight_of(told)

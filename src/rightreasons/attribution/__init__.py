@@ -32,7 +32,9 @@ from rightreasons.attribution.perturbation import (
     Occlusion,
 )
 from rightreasons.attribution.score import Score
+from rightreasons.attribution.shapley import ChainedSHAP, DeepLIFT, DeepSHAP, GradientSHAP
 from rightreasons.attribution.smoothed import Smoothed
+from rightreasons.attribution.transformer import AttentionRollout, CheferRelevance
 from rightreasons.core import Attribution, Catalogue
 
 ATTRIBUTIONS: Catalogue[Attribution] = Catalogue(
@@ -42,6 +44,9 @@ ATTRIBUTIONS: Catalogue[Attribution] = Catalogue(
     smooth_grad=SmoothGrad,
     integrated_gradients=IntegratedGradients,
     expected_gradients=ExpectedGradients,
+    gradient_shap=GradientSHAP,
+    deep_lift=DeepLIFT,
+    deep_shap=DeepSHAP,
     smoothed=Smoothed,
     guided_backprop=GuidedBackprop,
     deconv_net=DeconvNet,
@@ -56,6 +61,8 @@ ATTRIBUTIONS: Catalogue[Attribution] = Catalogue(
     eigen_cam=EigenCAM,
     score_cam=ScoreCAM,
     ablation_cam=AblationCAM,
+    attention_rollout=AttentionRollout,
+    chefer_relevance=CheferRelevance,
     occlusion=Occlusion,
     feature_ablation=FeatureAblation,
     rise=RISE,
@@ -72,17 +79,23 @@ __all__ = [
     "RISE",
     "AblationCAM",
     "AcrossLayers",
+    "AttentionRollout",
     "Baseline",
     "BlurredBaseline",
+    "ChainedSHAP",
+    "CheferRelevance",
     "ClassActivationMap",
     "ConstantBaseline",
     "DeconvNet",
+    "DeepLIFT",
+    "DeepSHAP",
     "DeepTaylor",
     "EigenCAM",
     "ExpectedGradients",
     "FeatureAblation",
     "GradCAM",
     "GradCAMPlusPlus",
+    "GradientSHAP",
     "GuidedBackprop",
     "HiResCAM",
     "InputXGradient",

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.baselines import Baseline, as_baselines
+from rightreasons.attribution.forward import Forward, check_max_batch, rows_at_once
 from rightreasons.attribution.score import PixelGradient, Score, check_score, explained, gradient
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
@@ -34,7 +35,9 @@ class Saliency(PixelGradient):
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """D score / d x, (B, C, H, W)."""
         trace = model.trace(inputs)
-        return gradient(explained(trace.logits, target, self.score), trace.inputs, graph=graph)
+        # A pass over the caller's own leaf may be a recorded one, which others ask as well.
+        last = not graph and trace.inputs is not inputs
+        return gradient(explained(trace.logits, target, self.score), trace.inputs, graph=graph, last=last)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class SmoothGrad(Attribution):
         noise: Standard deviation of the noise as a share of the image's own range, largest minus smallest value.
         seed: Of the noise; ``None`` draws fresh noise at each call from torch's global generator.
         score: The number that is explained.
-        max_batch: Copies that run through the model at once; bounds the memory.
+        max_batch: Copies that run through the model at once; bounds the memory. ``None``: 64 on a CPU and 256
+            elsewhere, and fewer if they are large (of 3x224x224, 3 and 55).
     """
 
     differentiable: ClassVar[bool] = True
@@ -75,11 +79,12 @@ class SmoothGrad(Attribution):
     noise: float = 0.15
     seed: int | None = 0
     score: Score = "logit"
-    max_batch: int = 256
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        _check_positive(samples=self.samples, noise=self.noise, max_batch=self.max_batch)
+        check_max_batch(self.max_batch)
+        _check_positive(samples=self.samples, noise=self.noise)
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """Mean of d score / d x at x + noise, (B, C, H, W)."""
@@ -108,7 +113,8 @@ class IntegratedGradients(Attribution):
         baseline: Value of every pixel of the baseline image, a :class:`Baseline`, or a list of these to average over.
         steps: Points on the line.
         score: The number that is explained.
-        max_batch: Images that run through the model at once; bounds the memory.
+        max_batch: Images that run through the model at once; bounds the memory. ``None``: 64 on a CPU and 256
+            elsewhere, and fewer if they are large (of 3x224x224, 3 and 55).
     """
 
     differentiable: ClassVar[bool] = True
@@ -117,11 +123,12 @@ class IntegratedGradients(Attribution):
     baseline: float | Baseline | Sequence[float | Baseline] = 0.0
     steps: int = 32
     score: Score = "logit"
-    max_batch: int = 256
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        _check_positive(steps=self.steps, max_batch=self.max_batch)
+        check_max_batch(self.max_batch)
+        _check_positive(steps=self.steps)
         as_baselines(self.baseline)
         if isinstance(self.baseline, list):
             object.__setattr__(self, "baseline", tuple(self.baseline))
@@ -176,7 +183,8 @@ class ExpectedGradients(Attribution):
         samples: Pairs of reference and point an image.
         seed: Of the pairs; ``None`` draws fresh ones at each call from torch's global generator.
         score: The number that is explained.
-        max_batch: Images that run through the model at once; bounds the memory.
+        max_batch: Images that run through the model at once; bounds the memory. ``None``: 64 on a CPU and 256
+            elsewhere, and fewer if they are large (of 3x224x224, 3 and 55).
     """
 
     differentiable: ClassVar[bool] = True
@@ -186,11 +194,12 @@ class ExpectedGradients(Attribution):
     samples: int = 64
     seed: int | None = 0
     score: Score = "logit"
-    max_batch: int = 256
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        _check_positive(samples=self.samples, max_batch=self.max_batch)
+        check_max_batch(self.max_batch)
+        _check_positive(samples=self.samples)
         if not isinstance(self.references, Tensor) or len(self.references) == 0:
             raise ValueError("expected references to be at least one image, (R, C, H, W), such as some training images")
 
@@ -207,14 +216,19 @@ class ExpectedGradients(Attribution):
         along = torch.rand(self.samples, generator=generator, dtype=inputs.dtype).to(inputs.device)
         along = along.view(-1, *(1,) * (inputs.ndim - 1))
         weights = inputs.new_full((self.samples,), 1 / self.samples)
+        shown = self.shown(inputs, generator)
 
         def place(step: Tensor, image: Tensor) -> Tensor:
-            return references[step] + along[step] * (inputs[image] - references[step])
+            return references[step] + along[step] * (shown(step, image) - references[step])
 
         def way(step: Tensor, image: Tensor) -> Tensor:
-            return inputs[image] - references[step]
+            return shown(step, image) - references[step]
 
         return _weighted_gradients(model, place, weights, target, settings=self, graph=graph, factor=way)
+
+    def shown(self, inputs: Tensor, generator: torch.Generator | None) -> Place:
+        """The end of each sample's way: the image itself."""
+        return lambda step, image: inputs[image]
 
 
 def _weighted_gradients(
@@ -229,20 +243,25 @@ def _weighted_gradients(
 ) -> Tensor:
     """Sum over steps of weight * (factor *) d score / d x at ``place``, ``max_batch`` rows at a time."""
     batch = len(target)
-    total: Tensor | None = None
-    # Rows count through the images first, so that one chunk may hold several steps or a part of one.
-    for rows in torch.split(torch.arange(len(weights) * batch, device=target.device), settings.max_batch):
-        step, image = rows // batch, rows % batch
-        trace = model.rows(image).trace(place(step, image))
-        values = gradient(explained(trace.logits, target[image], settings.score), trace.inputs, graph=graph)
+    if not batch:
+        raise ValueError("expected at least one image, got an empty batch")
+    start = torch.zeros(1, dtype=torch.long, device=target.device)
+    first = place(start, start).detach()
+    run, total = Forward(model), first.new_zeros(batch, *first.shape[1:])
+    at_once = rows_at_once(settings.max_batch, first)
+
+    # A function of its own, so that a pass is gone before the next begins.
+    def values_at(step: Tensor, image: Tensor) -> Tensor:
+        trace = run.trace(place(step, image), image)
+        scores = explained(trace.logits, target[image], settings.score)
+        values = gradient(scores, trace.inputs, graph=graph, last=not graph)
         if factor is not None:
             values = values * factor(step, image)
-        values = values * weights[step].view(-1, *(1,) * (values.ndim - 1))
-        if total is None:
-            total = torch.zeros(batch, *values.shape[1:], dtype=values.dtype, device=values.device)
-        total = total.index_add(0, image, values)
-    if total is None:
-        raise ValueError("expected at least one image, got an empty batch")
+        return values * weights[step].view(-1, *(1,) * (values.ndim - 1))
+
+    # Rows count through the images first, so that one chunk may hold several steps or a part of one.
+    for rows in torch.split(torch.arange(len(weights) * batch, device=target.device), at_once):
+        total = total.index_add(0, rows % batch, values_at(rows // batch, rows % batch))
     return total
 
 

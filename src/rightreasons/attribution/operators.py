@@ -44,16 +44,30 @@ _SAME = {
 }
 
 
+_CLAMPS: dict[str, tuple[tuple[str, float | None], ...]] = {
+    "clamp": (("min", None), ("max", None)),
+    "clamp_min": (("min", None), ("max", None)),
+    "hardtanh": (("min_val", -1.0), ("max_val", 1.0)),
+}
+"""Where their lower and upper bounds stand among the arguments."""
+
+
 def operator_of(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, bool]:
     """The operator's name, and whether the call changes its first argument in place.
 
-    A clamp at zero from below alone is a ReLU.
+    A clamp at zero from below alone is a ReLU; one from zero to a number is a ReLU6, as ``nn.ReLU6`` itself, which
+    torch runs as a hard tanh.
     """
     name, in_place = _named(function, kwargs)
-    if name in ("clamp", "clamp_min"):
-        low, high = (kwargs.get(key, args[at] if len(args) > at else None) for key, at in (("min", 1), ("max", 2)))
-        return "relu" if isinstance(low, int | float) and low == 0 and high is None else name, in_place
-    return name, in_place
+    if name not in _CLAMPS:
+        return name, in_place
+    low, high = (
+        kwargs.get(key, args[at] if len(args) > at else default)
+        for at, (key, default) in enumerate(_CLAMPS[name], start=1)
+    )
+    if not isinstance(low, int | float) or low != 0:
+        return name, in_place
+    return "relu" if high is None else "relu6" if isinstance(high, int | float) else name, in_place
 
 
 def _named(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> tuple[str, bool]:

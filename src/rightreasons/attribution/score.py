@@ -55,8 +55,14 @@ class PixelGradient(Attribution):
         check_score(self.score)
 
 
-def gradient(scores: Float[Tensor, " batch"], of: Tensor, *, graph: bool) -> Tensor:
+def gradient(scores: Float[Tensor, " batch"], of: Tensor, *, graph: bool, last: bool = False) -> Tensor:
     """D score / d ``of``, each image's own; with ``graph`` it can be differentiated again.
+
+    Args:
+        scores: One number an image.
+        of: What they hang on.
+        graph: Keep a graph of the gradient.
+        last: Nobody asks the pass for another gradient, so what it saved is let go on the way.
 
     Raises:
         BadModel: The score does not hang on it.
@@ -64,7 +70,7 @@ def gradient(scores: Float[Tensor, " batch"], of: Tensor, *, graph: bool) -> Ten
     if not scores.requires_grad:
         raise BadModel("no gradient reaches the images: the network detaches its input or runs under torch.no_grad")
     # The sum keeps images apart: in eval mode no image's score depends on another image.
-    (values,) = torch.autograd.grad(scores.sum(), of, create_graph=graph, retain_graph=True, allow_unused=True)
+    (values,) = torch.autograd.grad(scores.sum(), of, create_graph=graph, retain_graph=not last, allow_unused=True)
     if values is None:
         raise BadModel(
             "the score does not depend on what is explained: choose a layer between the image and the logits"

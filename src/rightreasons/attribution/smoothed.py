@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from rightreasons.attribution.forward import check_max_batch, rows_at_once
 from rightreasons.attribution.gradient import Saliency
 from rightreasons.core import Attribution, Classifier
 
@@ -33,7 +34,8 @@ class Smoothed(Attribution):
         noise: Standard deviation of the noise as a share of the image's own range, largest minus smallest value.
         kind: What is taken of the maps.
         seed: Of the noise; ``None`` draws fresh noise at each call from torch's global generator.
-        max_batch: Copies that run through the model at once; bounds the memory.
+        max_batch: Copies that run through the model at once; bounds the memory. ``None``: 64 on a CPU and 256
+            elsewhere, and fewer if they are large (of 3x224x224, 3 and 55).
     """
 
     method: Attribution = field(default_factory=Saliency)
@@ -41,14 +43,15 @@ class Smoothed(Attribution):
     noise: float = 0.15
     kind: Kind = "mean"
     seed: int | None = 0
-    max_batch: int = 256
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Attribution):
             raise ValueError(f"expected method to be an attribution, got {self.method!r}")
         if self.kind not in get_args(Kind):
             raise ValueError(f"expected kind to be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        for name in ("samples", "noise", "max_batch"):
+        check_max_batch(self.max_batch)
+        for name in ("samples", "noise"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")
 
@@ -69,7 +72,7 @@ class Smoothed(Attribution):
         noise = self.noise * draws.to(inputs.device)
         # All copies of an image are kept until they are brought together, those of a chunk of images at a time.
         images = torch.arange(len(inputs), device=inputs.device)
-        chunks = torch.split(images, max(1, self.max_batch // self.samples))
+        chunks = torch.split(images, max(1, rows_at_once(self.max_batch, inputs) // self.samples))
         return torch.cat(
             [self._together(model.rows(rows), inputs[rows], target[rows], noise, graph) for rows in chunks]
         )
@@ -77,7 +80,8 @@ class Smoothed(Attribution):
     def _together(self, model: Classifier, inputs: Tensor, target: Tensor, noise: Tensor, graph: bool) -> Tensor:
         spread = inputs.detach().amax((1, 2, 3), keepdim=True) - inputs.detach().amin((1, 2, 3), keepdim=True)
         parts = []
-        for rows in torch.split(torch.arange(self.samples * len(inputs), device=inputs.device), self.max_batch):
+        at_once = rows_at_once(self.max_batch, inputs)
+        for rows in torch.split(torch.arange(self.samples * len(inputs), device=inputs.device), at_once):
             step, image = rows // len(inputs), rows % len(inputs)
             copies = inputs[image] + spread[image] * noise[step]
             parts.append(self.method.attribute(model.rows(image), copies, target[image], graph=graph))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rightreasons.cli.options import Channels, DataFolder, Decoy, Resize, Seed, Test
+from rightreasons.cli.options import Annotations, Channels, DataFolder, Decoy, Resize, Seed, Test
 
 EXAMPLES = """
 **Examples**
@@ -22,6 +22,7 @@ rightreasons data photos/ --resize 128
 
 def data(
     name: Annotated[str, typer.Argument(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")],
+    annotations: Annotations = None,
     decoy: Decoy = None,
     test: Test = None,
     resize: Resize = None,
@@ -36,7 +37,9 @@ def data(
     from rightreasons.experiments import DataConfig, build_data, describe
     from rightreasons.experiments.run import make_folder
 
-    config = changed(DataConfig(name=name), decoy=decoy, test=test, resize=resize, channels=channels)
+    config = changed(
+        DataConfig(name=name), annotations=annotations, decoy=decoy, test=test, resize=resize, channels=channels
+    )
     splits = build_data(config, seed=seed, folder=data_folder)
     rows = {"train": describe(splits.train), "test": describe(splits.test)}
     show.table(("", *rows), [(key, *(row[key] for row in rows.values())) for key in rows["train"]])

@@ -20,6 +20,9 @@ DataFolder = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
 Config = Annotated[Path | None, typer.Option(help="TOML file with the whole configuration; flags override it.")]
 
+Annotations = Annotated[
+    str | None, typer.Option(help="COCO or Label Studio file with masks for the images of a folder.")
+]
 Data = Annotated[
     str | None, typer.Option(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")
 ]
@@ -39,6 +42,18 @@ BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate.")]
 Optimizer = Annotated[str | None, typer.Option(help="adam, adamw or sgd.")]
 
-Loss = Annotated[str | None, typer.Option(help="Explanation loss: rrr, gradia, haics, res or counterexamples.")]
-Weight = Annotated[float | None, typer.Option(help="What the explanation loss is multiplied by.")]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        help="Explanation loss: rrr, cosine_rrr, rbr, rrr_grad_cam, gradia, hint, energy, haics, res, cdep, tap, "
+        "counterexamples, pgd_ex, ibp_ex or r4."
+    ),
+]
+Weight = Annotated[
+    str | None,
+    typer.Option(
+        help="What the explanation loss is multiplied by: a number; balance, to pull as hard as the task does; or "
+        "target:0.02, to bring the attribution in irrelevant pixels to 2 % of chance."
+    ),
+]
 Attribution = Annotated[str | None, typer.Option(help="Explainer in the loss, such as saliency or grad_cam.")]

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from rightreasons.cli.options import Channels, Data, DataFolder, Decoy, Device, Layer, Model, Out, Quiet, Resize, Seed
+from rightreasons.cli.options import (
+    Annotations,
+    Channels,
+    Data,
+    DataFolder,
+    Decoy,
+    Device,
+    Layer,
+    Model,
+    Out,
+    Quiet,
+    Resize,
+    Seed,
+)
 
 EXAMPLES = """
 **Examples**
@@ -24,6 +37,7 @@ def prove(
     before: Annotated[Path, typer.Argument(help="Folder of a run, or a file of weights (with --model and --data).")],
     after: Annotated[Path, typer.Argument(help="The revised one, likewise.")],
     data: Data = None,
+    annotations: Annotations = None,
     decoy: Decoy = None,
     resize: Resize = None,
     channels: Channels = None,
@@ -48,7 +62,7 @@ def prove(
 
     one_process("prove")
     network = changed(ModelConfig(), name=model) if model else None
-    images = data_config(data, decoy=decoy, resize=resize, channels=channels)
+    images = data_config(data, annotations=annotations, decoy=decoy, resize=resize, channels=channels)
     result = compare(
         (before, after),
         Question(images, network, layer or "", seed),

@@ -52,7 +52,7 @@ def run_config(file: Path | None) -> RunConfig:
     return parse_run(read_toml(file)) if file is not None else parse_run({})
 
 
-def with_term(config: RunConfig, loss: str | None, weight: float | None, attribution: str | None) -> RunConfig:
+def with_term(config: RunConfig, loss: str | None, weight: str | None, attribution: str | None) -> RunConfig:
     """The configuration with the explanation loss of the flags in the place of its own.
 
     Raises:
@@ -64,5 +64,13 @@ def with_term(config: RunConfig, loss: str | None, weight: float | None, attribu
         if weight is not None or attribution is not None:
             raise ValueError("--weight and --attribution belong to a --loss")
         return config
-    term = TermConfig(loss=loss, weight=1.0 if weight is None else weight, attribution=attribution or "")
+    term = TermConfig(loss=loss, weight=1.0 if weight is None else _number(weight), attribution=attribution or "")
     return replace(config, terms={loss: term})
+
+
+def _number(told: str) -> float | str:
+    """A number where it is one, so that a record holds it as such."""
+    try:
+        return float(told)
+    except ValueError:
+        return told

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rightreasons.experiments import Proof, Run
     from rightreasons.metrics import Estimate
+    from rightreasons.reports import Gallery
 
 # Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
 console = Console(emoji=False, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
@@ -88,6 +89,28 @@ def run_table(run: Run) -> None:
         lines.append(("layer explained", run.model.layer))
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
     written(run.out, "model.safetensors", "record.json", "config.toml")
+
+
+def revealed(gallery: Gallery) -> None:
+    """What the maps of a whole data set say on average, and where they are."""
+    maps, summary = gallery.maps, gallery.summary
+    rows = []
+    for name, told in summary.methods.items():
+        shares = [getattr(told, kind).value for kind in gallery.masks]
+        rows.append((maps.titles[name], *map(_percent, shares), f"{told.empty:,}"))
+    right = f"{summary.images:,} images, {100 * summary.right / summary.images:.1f} % right"
+    table((right, *(f"share {kind}" for kind in gallery.masks), "maps of zeros"), rows)
+    for name, told in summary.methods.items():
+        if told.undefined:
+            warn(f"{maps.titles[name]}: {told.undefined:,} maps are not finite; the index leaves their numbers empty")
+    unfit(maps.unfit)
+    written(maps.out, "shards/", "index.jsonl", "index.csv", "index.html", "reveal.json")
+
+
+def unfit(reasons: Mapping[str, str]) -> None:
+    """Which methods cannot explain the network, and why."""
+    for name, reason in reasons.items():
+        console.print(f"[dim]left out[/] {escape(name)}: {escape(reason)}", soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rightreasons.cli.options import (
+    Annotations,
     Attribution,
     BatchSize,
     Channels,
@@ -47,6 +48,7 @@ def train(
     config: Config = None,
     data: Data = None,
     test: Test = None,
+    annotations: Annotations = None,
     decoy: Decoy = None,
     resize: Resize = None,
     channels: Channels = None,
@@ -80,7 +82,9 @@ def train(
         replace(
             base,
             seed=base.seed if seed is None else seed,
-            data=changed(base.data, name=data, test=test, decoy=decoy, resize=resize, channels=channels),
+            data=changed(
+                base.data, name=data, test=test, annotations=annotations, decoy=decoy, resize=resize, channels=channels
+            ),
             model=changed(base.model, name=model, weights=weights and str(weights), layer=layer),
             training=changed(base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer),
         ),

@@ -44,6 +44,10 @@ class BadModel(RightReasonsError, ValueError):
     """A network, a layer name or a weights file cannot be used as asked."""
 
 
+class NotConserved(RightReasonsError, ArithmeticError):
+    """Relevance was lost or made on the way back beyond the tolerance; the message names the operator."""
+
+
 class TrainingDiverged(RightReasonsError, ArithmeticError):
     """A part of the loss, or a weight, is NaN or infinite; the message names the step, the epoch and the part."""
 

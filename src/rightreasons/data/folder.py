@@ -102,7 +102,7 @@ class ImageFolder(ImageDataset):
         """
         entries = [self.entries[position] for position in index.tolist()]
         return Batch(
-            inputs=torch.stack([self._tensor(_pixels(entry.image, self.channels), entry.image) for entry in entries]),
+            inputs=torch.stack([self.tensor_of(read_pixels(e.image, self.channels), e.image) for e in entries]),
             target=self.target[index],
             relevant=self._masks(entries, "relevant"),
             irrelevant=self._masks(entries, "irrelevant"),
@@ -117,9 +117,10 @@ class ImageFolder(ImageDataset):
             return None
         nothing = torch.zeros(1, *self.size)
         paths: list[Path | None] = [getattr(entry, kind) for entry in entries]
-        return torch.stack([nothing if path is None else self._tensor(_mask(path), path) for path in paths])
+        return torch.stack([nothing if path is None else self.tensor_of(read_mask(path), path) for path in paths])
 
-    def _tensor(self, image: Image.Image, path: Path) -> Float[Tensor, "channels height width"]:
+    def tensor_of(self, image: Image.Image, path: Path) -> Float[Tensor, "channels height width"]:
+        """A picture at the data set's size, in [0, 1]; ``path`` is named where its size does not do."""
         height, width = self.size
         if image.size != (width, height):
             if not self.resize:
@@ -195,7 +196,7 @@ def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -
         raise ValueError(f"expected a size of at least one pixel, got {size}")
     first: tuple[int, int] | None = None
     for entry in entries:
-        stored, upright = _sizes(entry.image)
+        stored, upright = sizes_of(entry.image)
         first = first or upright
         if chosen is None and upright != first:
             raise CorruptData(
@@ -210,14 +211,14 @@ def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -
 
 
 def _check_mask_size(mask: Path, image: Path, stored: tuple[int, int], upright: tuple[int, int]) -> None:
-    found = _sizes(mask)[1]
+    found = sizes_of(mask)[1]
     if found == upright:
         return
     hint = "; it fits the image as stored, but masks are drawn on the image turned upright" if found == stored else ""
     raise CorruptData(f"mask {mask} is {_measure(found)}, but its image {image} is {_measure(upright)}{hint}")
 
 
-def _sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes_of(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """Width and height as stored and as shown upright, from the header alone."""
     try:
         with Image.open(path) as image:
@@ -236,7 +237,7 @@ def _upright(path: Path) -> Image.Image:
         raise CorruptData(f"cannot read the image {path} ({_cause(error)})") from error
 
 
-def _pixels(path: Path, channels: int) -> Image.Image:
+def read_pixels(path: Path, channels: int) -> Image.Image:
     """The upright image in 8 bits."""
     image = _upright(path)
     if image.mode.startswith("I;16"):
@@ -248,7 +249,7 @@ def _pixels(path: Path, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _mask(path: Path) -> Image.Image:
+def read_mask(path: Path) -> Image.Image:
     """The upright mask in grey, 255 for 1."""
     image = _upright(path)
     if image.mode == "P":

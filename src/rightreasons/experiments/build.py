@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -19,20 +20,23 @@ from rightreasons.data import (
     DECOYS,
     Annotated,
     Augmentation,
+    Degraded,
     ImageDataset,
     ImageFolder,
     Rescaled,
     WithMasks,
     decoy,
     load,
+    read_annotations,
     split,
+    with_annotations,
 )
 from rightreasons.data.dataset import Split, stream
 from rightreasons.experiments.config import DataConfig, ModelConfig, RunConfig, TermConfig, TrainingConfig
 from rightreasons.models import MODELS, AdaptedClassifier, adapt, build
 from rightreasons.models.checkpoints import load_weights
 from rightreasons.supervision import LOSSES
-from rightreasons.training import FitSettings, Objective, Term
+from rightreasons.training import FitSettings, Objective, Term, weight_of
 
 T = TypeVar("T")
 TITLES = {
@@ -68,6 +72,7 @@ def check_names(config: RunConfig) -> None:
         raise ValueError(f"no decoy named {config.data.decoy!r}. There are: {', '.join(DECOYS)}")
     for term in config.terms.values():
         LOSSES[term.loss]
+        weight_of(term.weight)
         if term.attribution:
             ATTRIBUTIONS[term.attribution]
     build_fit_settings(config.training, config.seed)
@@ -102,6 +107,8 @@ def build_data(config: DataConfig, *, seed: int, folder: Path | None = None) -> 
         train, validation = split(train, config.validation, seed)
     if config.annotated < 1:
         train = Annotated(train, share=config.annotated, seed=seed)
+    if config.degrade:
+        train = called(partial(Degraded, train), {"seed": seed, **config.degrade}, "degrade")
     if config.masks != "true":
         train = WithMasks(train, config.masks, seed=seed)
     return Splits(train, validation, test)
@@ -111,6 +118,8 @@ def _sources(config: DataConfig, seed: int, folder: Path | None) -> dict[Split, 
     if config.name in DATASETS:
         if config.test:
             raise ValueError(f"expected no test folder with {config.name}, which has its own test images")
+        if config.annotations:
+            raise ValueError(f"expected no annotations with {config.name}: they belong to the images of a folder")
         return {"train": load(config.name, "train", folder=folder), "test": load(config.name, "test", folder=folder)}
     if not config.name or not Path(config.name).is_dir():
         raise ValueError(
@@ -122,16 +131,34 @@ def _sources(config: DataConfig, seed: int, folder: Path | None) -> dict[Split, 
         raise ValueError(f"{root} holds train and test: name them as --data {root / 'train'} --test {root / 'test'}")
     if folder is not None:
         raise ValueError("expected no folder of data files with a folder of images")
-    train = open_folder(config.name, config)
+    train = _folder(config.name, config)
     if config.test:
-        return {"train": train, "test": open_folder(config.test, config, classes=train.classes)}
-    rest, held_out = split(train, FOLDER_TEST_SHARE, seed)
+        own, held_out = _annotated([train, _folder(config.test, config, classes=train.classes)], config)
+        return {"train": own, "test": held_out}
+    (whole,) = _annotated([train], config)
+    rest, held_out = split(whole, FOLDER_TEST_SHARE, seed)
     return {"train": rest, "test": held_out}
 
 
-def open_folder(path: str, config: DataConfig, *, classes: tuple[str, ...] | None = None) -> ImageFolder:
-    """The image folder of that path."""
+def open_folder(path: str, config: DataConfig, *, classes: tuple[str, ...] | None = None) -> ImageDataset:
+    """The image folder of that path, with the annotations of the configuration."""
+    (folder,) = _annotated([_folder(path, config, classes=classes)], config)
+    return folder
+
+
+def _folder(path: str, config: DataConfig, *, classes: tuple[str, ...] | None = None) -> ImageFolder:
     return ImageFolder(path, classes=classes, size=config.resize or None, channels=cast(Literal[1, 3], config.channels))
+
+
+def _annotated(folders: Sequence[ImageFolder], config: DataConfig) -> Sequence[ImageDataset]:
+    """The folders with the annotations of the configuration, each of which must fit an image of one of them."""
+    if not config.annotations:
+        return folders
+    annotations = read_annotations(config.annotations)
+    return [
+        with_annotations(folder, annotations, others=[other for other in folders if other is not folder])
+        for folder in folders
+    ]
 
 
 def shown(data: ImageDataset, config: DataConfig, part: Split, *, seed: int) -> ImageDataset:
@@ -173,7 +200,7 @@ def _network(config: ModelConfig, shape: tuple[int, int, int], classes: int) -> 
 
 def build_objective(terms: Mapping[str, TermConfig], data: ImageDataset) -> Objective:
     """Cross-entropy and the explanation losses."""
-    return Objective({name: Term(build_loss(term, data), term.weight) for name, term in terms.items()})
+    return Objective({name: Term(build_loss(term, data), weight_of(term.weight)) for name, term in terms.items()})
 
 
 def build_loss(config: TermConfig, data: ImageDataset) -> ExplanationLoss:

@@ -32,6 +32,8 @@ class DataConfig:
         resize: Side that the images of a folder are resized to; 0 keeps their size, which must then be one.
         channels: 1 or 3, of the images of a folder.
         seed: Of decoys, splits and annotations; ``None`` takes the run's.
+        annotations: File of masks for the images of a folder: COCO, a Label Studio export, or a folder of PNG masks.
+        degrade: Settings of ``rightreasons.data.Degraded``, which makes the masks of the training images worse.
     """
 
     name: str = "mnist"
@@ -46,6 +48,8 @@ class DataConfig:
     resize: int = 0
     channels: int = 3
     seed: int | None = None
+    annotations: str = ""
+    degrade: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,15 @@ class TermConfig:
 
     Attributes:
         loss: Its name.
-        weight: What it is multiplied by.
+        weight: What it is multiplied by: a number, or ``balance`` or ``target``, which find it in training; the last
+            two may name their share, ``target:0.02``.
         attribution: Name of the explainer; empty takes the loss's own.
         attribution_settings: Keyword arguments of the explainer.
         settings: Further keyword arguments of the loss.
     """
 
     loss: str
-    weight: float = 1.0
+    weight: float | str = 1.0
     attribution: str = ""
     attribution_settings: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -194,7 +199,7 @@ def _checked(value: Any, kind: str, where: str) -> Any:
         raise ValueError(f"expected a table of plain values for {where}, got {value!r}")
     if kind in _ACCEPTED and (not isinstance(value, _ACCEPTED[kind]) or isinstance(value, bool)):
         raise ValueError(f"expected {kind} for {where}, got {value!r}")
-    return float(value) if kind.startswith("float") and value is not None else value
+    return float(value) if kind.startswith("float") and isinstance(value, int) else value
 
 
 _ACCEPTED: Mapping[str, tuple[type, ...]] = {
@@ -203,6 +208,7 @@ _ACCEPTED: Mapping[str, tuple[type, ...]] = {
     "float": (int, float),
     "int | None": (int, type(None)),
     "float | None": (int, float, type(None)),
+    "float | str": (int, float, str),
 }
 
 

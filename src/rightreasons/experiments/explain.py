@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.core import Attribution
+from rightreasons.core import Attribution, Batch, Classifier
 from rightreasons.data import ImageDataset
-from rightreasons.models import AdaptedClassifier
+from rightreasons.models import AdaptedClassifier, contrast
 from rightreasons.training import device_of, modes_kept
 
 Target = Literal["predicted", "true"]
@@ -40,12 +40,21 @@ def explain(
     explainers: Mapping[str, Attribution],
     *,
     target: Target = "predicted",
+    against: int | None = None,
 ) -> Explained:
-    """Explain every image of a data set: the class that the model predicts, or the true one."""
+    """Explain every image of a data set: the class that the model predicts, or the true one.
+
+    Args:
+        model: The classifier.
+        data: The images.
+        explainers: By name.
+        target: Whose class.
+        against: The class that it is contrasted with; ``None`` explains the class by itself.
+    """
     rows: list[Tensor] = [torch.arange(i, min(i + CHUNK, len(data))) for i in range(0, len(data), CHUNK)]
     with modes_kept(model), torch.no_grad():
         model.eval()
-        parts = [_explain_batch(model, data, index, explainers, target) for index in rows]
+        parts = [_explain_batch(model, data.batch(index), explainers, target, against) for index in rows]
     return Explained(
         torch.cat([part.probabilities for part in parts]),
         torch.cat([part.target for part in parts]),
@@ -55,13 +64,26 @@ def explain(
 
 def _explain_batch(
     model: AdaptedClassifier,
-    data: ImageDataset,
-    index: Tensor,
+    batch: Batch,
     explainers: Mapping[str, Attribution],
     target: Target,
+    against: int | None,
 ) -> Explained:
-    batch = data.batch(index).to(device_of(model))
+    batch = batch.to(device_of(model))
     probabilities = model(batch.inputs).softmax(dim=1)
-    chosen = probabilities.argmax(dim=1) if target == "predicted" else batch.target
-    maps = {name: method(model, batch.inputs, chosen).float().cpu() for name, method in explainers.items()}
+    chosen = explained_class(probabilities, batch, target)
+    asked = contrasted(model, against)
+    maps = {name: method(asked, batch.inputs, chosen).float().cpu() for name, method in explainers.items()}
     return Explained(probabilities.float().cpu(), chosen.cpu(), maps)
+
+
+def explained_class(
+    probabilities: Float[Tensor, "batch classes"], batch: Batch, target: Target
+) -> Int[Tensor, " batch"]:
+    """The class that is explained."""
+    return probabilities.argmax(dim=1) if target == "predicted" else batch.target
+
+
+def contrasted(model: AdaptedClassifier, against: int | None) -> Classifier:
+    """The classifier that methods are shown: the model itself, or against a class."""
+    return model if against is None else contrast(model, against)

@@ -58,11 +58,11 @@ class AdaptedClassifier(nn.Module):
                 )
             inputs = (inputs - self.mean.to(inputs.dtype)) / self.std.to(inputs.dtype)
         if not self.beside:
-            return _logits(self.network(inputs))
+            return logits_in(self.network(inputs))
         _check_beside(self.beside, inputs)
         if isinstance(self.beside, Mapping):
-            return _logits(self.network(inputs, **self.beside))
-        return _logits(self.network(inputs, *self.beside))
+            return logits_in(self.network(inputs, **self.beside))
+        return logits_in(self.network(inputs, *self.beside))
 
     def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
         """One pass on the graph, with the activations of these layers."""
@@ -119,7 +119,7 @@ def _check_standardization(mean: tuple[float, ...], std: tuple[float, ...]) -> N
         raise ValueError(f"expected finite standard deviations above 0, got {std}")
 
 
-def _logits(output: object) -> Tensor:
+def logits_in(output: object) -> Tensor:
     """The logits in what a network returns: a tensor, or an object with ``.logits`` (Hugging Face)."""
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(logits, Tensor):

@@ -1,6 +1,7 @@
 """Pages and figures from recorded results."""
 
-from rightreasons.reports.figures import Heatmap, contact_sheet, heatmap_png
+from rightreasons.reports.figures import Heatmap, contact_sheet, figure, heatmap_png
+from rightreasons.reports.gallery import Gallery, write_gallery
 from rightreasons.reports.page import (
     Comparison,
     ControlRow,
@@ -14,27 +15,40 @@ from rightreasons.reports.page import (
     write,
 )
 from rightreasons.reports.proof import Story, comparison_page, proof_page, study_page, verdict
-from rightreasons.reports.sheets import data_sheet, reveal_sheet
+from rightreasons.reports.quality import QualityPage, render_quality, write_quality
+from rightreasons.reports.quality_sheet import quality_picture
+from rightreasons.reports.sheets import data_sheet, picture_figure, reveal_sheet
+from rightreasons.reports.tokens import token_html, token_strip
 
 __all__ = [
     "Comparison",
     "ControlRow",
     "Curve",
     "Example",
+    "Gallery",
     "Heatmap",
     "PageContent",
     "Panel",
     "Protocol",
     "Published",
+    "QualityPage",
     "Story",
     "comparison_page",
     "contact_sheet",
     "data_sheet",
+    "figure",
     "heatmap_png",
+    "picture_figure",
     "proof_page",
+    "quality_picture",
     "render",
+    "render_quality",
     "reveal_sheet",
     "study_page",
+    "token_html",
+    "token_strip",
     "verdict",
     "write",
+    "write_gallery",
+    "write_quality",
 ]

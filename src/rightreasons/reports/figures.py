@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from rightreasons.reports.canvas import MARGIN, Ends, Panels, Sheet, fitted
 
 Array = NDArray[Any]
 
@@ -24,7 +26,6 @@ _AGAINST = ("#fcfbf8", "#d3cbea", "#9f8cd0", "#6a4bab", "#2c1463")
 _UNDEFINED = (128, 128, 128)
 
 _PERCENTILE = 99.0
-_MARGIN, _GAP = 16, 10
 
 
 class Heatmap(NamedTuple):
@@ -81,6 +82,16 @@ def end_of_scale(values: Array) -> float:
     return float(np.percentile(size, _PERCENTILE)) or float(size.max())
 
 
+def lifted(maps: Heatmap) -> tuple[Heatmap, float]:
+    """A map whose colors begin at its smallest value, and that value: 0 for a signed map, or where it reaches 0.
+
+    RISE, for one, gives every pixel a share of the score; what tells is by how much the shares differ.
+    """
+    known = maps.values[np.isfinite(maps.values)]
+    least = 0.0 if maps.signed or not known.size else max(0.0, float(known.min()))
+    return Heatmap(maps.values - least, maps.signed), least
+
+
 def heatmap_image(values: Array, *, signed: bool, scale: float | None = None) -> Image.Image:
     """A heat map in colors, one pixel a value; undefined values (NaN) are gray.
 
@@ -113,11 +124,12 @@ def heatmap_png(values: Array, *, signed: bool, scale: float | None = None) -> b
 
 def color_bar_png(*, signed: bool) -> bytes:
     """The color bar as a PNG file, one pixel a color from the smallest value at the left to the largest."""
-    return heatmap_png(_bar_values(signed), signed=signed, scale=1.0)
+    return _png(_bar(signed))
 
 
-def _bar_values(signed: bool) -> Array:
-    return np.linspace(-1.0 if signed else 0.0, 1.0, LEVELS)[None]
+def _bar(signed: bool) -> Image.Image:
+    values = np.linspace(-1.0 if signed else 0.0, 1.0, LEVELS)[None]
+    return heatmap_image(values, signed=signed, scale=1.0)
 
 
 def as_picture(image: Array) -> Image.Image:
@@ -182,62 +194,87 @@ def contact_sheet(
         raise ValueError(f"expected as many images as maps and labels, and at least one, got {sorted(counts)}")
     columns = {"input": [as_picture(image) for image in images]}
     for name, maps in heatmaps.items():
-        columns[name] = [heatmap_image(values, signed=maps.signed) for values in maps.values]
-    sheet = _Sheet(columns=len(columns), rows=len(images), cell=cell)
+        single = [lifted(Heatmap(values, maps.signed))[0].values for values in maps.values]
+        columns[name] = [heatmap_image(values, signed=maps.signed) for values in single]
+    sheet = Sheet(columns=len(columns), rows=len(images), cell=cell, texts=[*columns, *labels])
     for column, (name, pictures) in enumerate(columns.items()):
-        sheet.write(sheet.left(column), _MARGIN, name, cell)
+        sheet.write(sheet.left(column), MARGIN, name, cell)
         for row, picture in enumerate(pictures):
-            sheet.picture.paste(_fitted(picture, cell), (sheet.left(column), sheet.top(row)))
+            sheet.picture.paste(fitted(picture, cell), (sheet.left(column), sheet.top(row)))
     for row, label in enumerate(labels):
-        sheet.write(_MARGIN, sheet.top(row) + cell + 2, label, sheet.picture.width - 2 * _MARGIN)
+        sheet.write(MARGIN, sheet.top(row) + cell + 2, label, sheet.picture.width - 2 * MARGIN)
     for column, maps in enumerate(heatmaps.values(), start=1):
-        sheet.color_bar(sheet.left(column), sheet.top(len(images)), signed=maps.signed)
+        ends = ("against", "0", "for") if maps.signed else ("least", "", "most")
+        sheet.color_bar(sheet.left(column), sheet.top(len(images)), ends, _bar(maps.signed))
+    sheet.foot(sheet.lettering.note)
     return sheet.picture
 
 
-class _Sheet:
-    """An empty sheet, and where its cells lie."""
+def figure(
+    image: Array,
+    heatmaps: Mapping[str, Heatmap],
+    *,
+    title: str = "",
+    label: str = "",
+    overlay: bool = False,
+    columns: int = 4,
+) -> Image.Image:
+    """One image and its maps by several methods side by side, each with a color bar and the values at its ends.
 
-    def __init__(self, *, columns: int, rows: int, cell: int) -> None:
-        size = round(max(13.0, cell / 11))
-        self.cell, self.line = cell, round(size * 1.4)
-        self.font = ImageFont.load_default(size=size)
-        extent = (self.left(columns) - _GAP + _MARGIN, self.top(rows) + 2 * self.line + _MARGIN)
-        self.picture = Image.new("RGB", extent, "white")
-        self.draw = ImageDraw.Draw(self.picture)
+    Each map is scaled by itself, see ``end_of_scale``; a signed one has zero in the middle of its colors.
 
-    def left(self, column: int) -> int:
-        return _MARGIN + column * (self.cell + _GAP)
+    Args:
+        image: (H, W) or (H, W, 3) in [0, 1].
+        heatmaps: By the method's name, one map (H, W) each.
+        title: Above all.
+        label: Beneath the image, such as the predicted class and its probability.
+        overlay: Lay the maps over the image in gray; where a map is zero, the image is seen.
+        columns: Pictures side by side; more go into further rows.
 
-    def top(self, row: int) -> int:
-        return _MARGIN + self.line + _GAP + row * (self.cell + self.line + _GAP)
+    Raises:
+        ValueError: A map is not of the image's size, or there is no column.
+    """
+    if columns < 1:
+        raise ValueError(f"expected at least one column, got {columns}")
+    picture = as_picture(image)
+    for name, maps in heatmaps.items():
+        if np.shape(maps.values) != picture.size[::-1]:
+            raise ValueError(f"expected the map {name!r} of size {picture.size[::-1]}, got {np.shape(maps.values)}")
+    panels = Panels(picture, ["input", *heatmaps], title=title, label=label, columns=columns)
+    panels.show(0, picture)
+    panels.tell()
+    for place, raw in enumerate(heatmaps.values(), start=1):
+        maps, least = lifted(raw)
+        scale = end_of_scale(maps.values if maps.signed else np.maximum(maps.values, 0))
+        colored = heatmap_image(maps.values, signed=maps.signed, scale=scale)
+        panels.show(place, _laid_over(picture, colored, maps, scale) if overlay else colored)
+        panels.bar(place, _ends(maps, least, scale), _bar(maps.signed))
+    panels.foot(_SCALE_NOTE if heatmaps else "", _OVERLAY_NOTE if overlay else "", panels.lettering.note)
+    return panels.picture
 
-    def write(self, x: float, y: float, text: str, room: float, anchor: str = "la") -> None:
-        """Write one line, shortened to the room there is."""
-        whole = shown = " ".join(text.split())
-        while whole and self.draw.textlength(shown, font=self.font) > room:
-            whole = whole[:-1].rstrip()
-            shown = whole + "..."
-        self.draw.text((x, y), shown, fill="#1c1d21", font=self.font, anchor=anchor)
 
-    def color_bar(self, left: int, top: int, *, signed: bool) -> None:
-        strip = heatmap_image(_bar_values(signed), signed=signed, scale=1.0).convert("RGB")
-        self.picture.paste(strip.resize((self.cell, self.line // 2)), (left, top))
-        below = top + self.line // 2 + 4
-        self.write(left, below, "against" if signed else "none", self.cell / 2)
-        self.write(left + self.cell, below, "for" if signed else "most", self.cell / 2, anchor="ra")
-        if signed:
-            self.write(left + self.cell / 2, below, "0", self.cell / 4, anchor="ma")
+_SCALE_NOTE = "Each map has a scale of its own, which ends at the 99th percentile of its absolute values."
+_OVERLAY_NOTE = "The image lies beneath in gray."
 
 
-def _fitted(picture: Image.Image, cell: int) -> Image.Image:
-    """The picture in a square cell: small ones keep their pixels, large ones are averaged."""
-    ratio = cell / max(picture.size)
-    size = (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio)))
-    kind = Image.Resampling.NEAREST if ratio >= 1 else Image.Resampling.BOX
-    square = Image.new("RGB", (cell, cell), "white")
-    square.paste(picture.convert("RGB").resize(size, kind), ((cell - size[0]) // 2, (cell - size[1]) // 2))
-    return square
+def _laid_over(picture: Image.Image, colored: Image.Image, maps: Heatmap, scale: float) -> Image.Image:
+    """The colors over the gray image, the more of them the larger a value; undefined ones cover it."""
+    values = np.asarray(maps.values, dtype=np.float64)
+    size = np.abs(values) if maps.signed else np.maximum(values, 0)
+    cover = np.clip(np.where(np.isnan(size), 1, size / scale), 0, 1) ** 0.5
+    mask = Image.fromarray(np.rint(cover * 255).astype(np.uint8))
+    return Image.composite(colored.convert("RGB"), picture.convert("L").convert("RGB"), mask)
+
+
+def _ends(maps: Heatmap, least: float, scale: float) -> Ends:
+    """The values at the ends of a map's colors."""
+    if not np.any(maps.values):
+        return "", f"{_short(least)} everywhere", ""
+    return (_short(-scale), "0", _short(scale)) if maps.signed else (_short(least), "", _short(least + scale))
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _runs(line: Array) -> list[tuple[int, int]]:

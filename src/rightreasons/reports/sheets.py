@@ -10,7 +10,7 @@ from rightreasons.core import Batch
 from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
 from rightreasons.experiments import Revealed
-from rightreasons.reports.figures import Array, Heatmap, contact_sheet
+from rightreasons.reports.figures import Array, Heatmap, contact_sheet, figure
 
 SHOWN = 8
 
@@ -24,6 +24,15 @@ def reveal_sheet(found: Revealed) -> Image.Image:
         verdict = "right" if truth == prediction else f"wrong, truth {truth}"
         labels.append(f"says {prediction} ({confidence}): {verdict}")
     return contact_sheet(pictures(found.batch, found.pixel_range), maps, labels)
+
+
+def picture_figure(found: Revealed, *, title: str, against: str = "", overlay: bool = False) -> Image.Image:
+    """A picture and its maps by all explainers side by side, with what the model said beneath it."""
+    prediction, confidence = found.said(0)
+    said = f"says {prediction} ({confidence})" + (f", explained against {against}" if against else "")
+    maps = {name: Heatmap(values[0, 0].numpy(), found.signed[name]) for name, values in found.heatmaps.items()}
+    (picture,) = pictures(found.batch, found.pixel_range)
+    return figure(picture, maps, title=title, label=said, overlay=overlay)
 
 
 def data_sheet(data: ImageDataset, *, seed: int = 0) -> Image.Image:

@@ -2,10 +2,12 @@
 
 from rightreasons.core import Catalogue, ExplanationLoss
 from rightreasons.supervision.activation_penalty import TAP
+from rightreasons.supervision.concept_penalty import RRClArC
 from rightreasons.supervision.counterexamples import Counterexamples
+from rightreasons.supervision.decomposition import CDEP
 from rightreasons.supervision.gradient_penalties import RBR, RRR, CosineRRR
 from rightreasons.supervision.map_guidance import GRADIA, HAICS, HINT, Energy, RRRGradCAM
-from rightreasons.supervision.perturbation_training import PGDEx
+from rightreasons.supervision.perturbation_training import R4, IBPEx, PGDEx
 from rightreasons.supervision.res import RES, LearnedImputation, adaptive_threshold, gaussian_imputation
 
 LOSSES: Catalogue[ExplanationLoss] = Catalogue(
@@ -19,16 +21,21 @@ LOSSES: Catalogue[ExplanationLoss] = Catalogue(
     energy=Energy,
     haics=HAICS,
     res=RES,
+    cdep=CDEP,
     tap=TAP,
     counterexamples=Counterexamples,
     pgd_ex=PGDEx,
+    ibp_ex=IBPEx,
+    r4=R4,
 )
 
 __all__ = [
+    "CDEP",
     "GRADIA",
     "HAICS",
     "HINT",
     "LOSSES",
+    "R4",
     "RBR",
     "RES",
     "RRR",
@@ -36,8 +43,10 @@ __all__ = [
     "CosineRRR",
     "Counterexamples",
     "Energy",
+    "IBPEx",
     "LearnedImputation",
     "PGDEx",
+    "RRClArC",
     "RRRGradCAM",
     "adaptive_threshold",
     "gaussian_imputation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,8 @@ class RRClArC(ExplanationLoss):
         answer: What is differentiated. ``random`` draws the signs anew at each call, from torch's global generator.
         size: The squared derivative, its absolute value, or the squared cosine, which no scale of the gradient changes.
     """
+
+    differentiates: ClassVar[bool] = True
 
     directions: Float[Tensor, "directions features"] = field(repr=False)
     layer: str | None = None

@@ -4,7 +4,7 @@ from rightreasons.training.evaluation import Evaluation, device_of, evaluate, mo
 from rightreasons.training.fit import FitResult, default_accelerator, fit
 from rightreasons.training.objective import Objective, Term, TrainingStep
 from rightreasons.training.settings import OPTIMIZERS, FitSettings
-from rightreasons.training.weights import Balance, Target
+from rightreasons.training.weights import Balance, Target, weight_of
 
 __all__ = [
     "OPTIMIZERS",
@@ -22,4 +22,5 @@ __all__ = [
     "fit",
     "modes_kept",
     "predict",
+    "weight_of",
 ]

@@ -81,6 +81,28 @@ class Target:
 Weight = float | Balance | Target
 
 
+def weight_of(told: float | str) -> Weight:
+    """The weight that a configuration names: a number, ``balance`` or ``target``, the last two with ``:share``.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(told, int | float):
+        return float(told)
+    name, _, share = told.partition(":")
+    rules: dict[str, type[Balance] | type[Target]] = {"balance": Balance, "target": Target}
+    try:
+        if name not in rules:
+            return float(told)
+        return rules[name](share=float(share)) if share else rules[name]()
+    except ValueError as error:
+        if name in rules and "expected" in str(error):
+            raise
+        raise ValueError(
+            f"expected a weight as a number, balance, target, or either with a share (target:0.02), got {told!r}"
+        ) from error
+
+
 class Weighing(nn.Module):
     """The present weight of a term, and how it moves; its state is saved with the run.
 

@@ -20,7 +20,7 @@ from rightreasons.attribution.lrp import (
     NotConserved,
     ZBox,
 )
-from rightreasons.attribution.lrp.linear_map import LinearMap
+from rightreasons.attribution.tape.linear_map import LinearMap
 from rightreasons.core import BadModel
 from rightreasons.models import adapt
 from tests.attribution.lrp import networks

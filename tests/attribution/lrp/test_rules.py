@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from rightreasons.attribution.lrp import RULES, AlphaBeta, Epsilon, Gamma, Rule, ZBox
-from rightreasons.attribution.lrp.linear_map import weighted
 from rightreasons.attribution.lrp.message import Message
 from rightreasons.attribution.lrp.rules import Layer
+from rightreasons.attribution.tape.linear_map import weighted
 
 STABILIZER = 1e-6
 LOW, HIGH = -0.7, 1.3

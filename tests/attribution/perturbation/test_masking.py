@@ -18,6 +18,8 @@ from rightreasons.attribution.perturbation import (
 )
 from rightreasons.attribution.perturbation.baselines import MeanBaseline, ScaledBlur, baselines_of
 from rightreasons.attribution.perturbation.masking import coalition_keys, scores
+from rightreasons.core import NotDifferentiable
+from rightreasons.core.protocols import require_differentiable
 from rightreasons.models import adapt
 from tests.attribution.perturbation.counting import Counting, quarters
 from tests.networks import SIDE, images, network
@@ -175,7 +177,8 @@ def test_where_the_image_holds_the_baseline_its_gradient_is_right_all_the_same(m
 
 
 def test_large_images_go_in_smaller_chunks():
-    assert rows_at_once(None, torch.zeros(1, 1, 28, 28)) == 256
+    assert rows_at_once(None, torch.zeros(1, 1, 28, 28)) == 64
+    assert rows_at_once(None, torch.zeros(1, 1, 28, 28, device="meta")) == 256
     assert rows_at_once(None, torch.zeros(1, 3, 224, 224)) == 3
     assert rows_at_once(None, torch.zeros(1, 3, 224, 224, device="meta")) == 55
     assert rows_at_once(None, torch.zeros(1, 1, 2000, 2000)) == 1
@@ -292,6 +295,7 @@ def test_of_several_baselines_the_maps_are_averaged(method):
         (MeaningfulPerturbation, {"rate": 0.0}),
         (MeaningfulPerturbation, {"sparsity": -1.0}),
         (MeaningfulPerturbation, {"jitter": -1}),
+        (MeaningfulPerturbation, {"bfloat16": True}),
     ],
 )
 def test_wrong_settings_are_refused(class_, settings):
@@ -313,6 +317,25 @@ def test_a_bfloat16_model_is_explained_as_its_float32_self(method):
     half = method(adapt(network("relu", dtype=torch.bfloat16), "3"), inputs.bfloat16(), target).detach().float()
     if isinstance(method, RISE | FeatureAblation | Occlusion):
         assert torch.corrcoef(torch.stack([half.flatten(), expected.flatten()]))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("class_", [Occlusion, FeatureAblation, RISE, LIME, KernelSHAP])
+def test_scores_in_bfloat16_give_nearly_the_same_map_off_the_graph(class_):
+    inputs, target = images(3, dtype=torch.float32)
+    model = adapt(network("relu", dtype=torch.float32), "3")
+    full, half = (class_(bfloat16=asked)(model, inputs, target) for asked in (False, True))
+    assert full.requires_grad == class_.differentiable
+    assert not half.requires_grad
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    assert torch.corrcoef(torch.stack([half.flatten(), full.detach().flatten()]))[0, 1] > 0.9
+
+
+def test_scores_in_bfloat16_are_refused_where_gradients_are_needed():
+    require_differentiable(LIME(), "a loss")
+    assert not LIME(bfloat16=True).differentiable
+    with pytest.raises(NotDifferentiable, match="LIME"):
+        require_differentiable(LIME(bfloat16=True), "a loss")
 
 
 def test_a_seed_leaves_the_global_generator_alone():

@@ -62,7 +62,7 @@ class AblationCAM(ClassActivationMap):
             if layer not in activations:
                 raise BadModel(f"layer {layer!r} does not run in a pass, so it has nothing to explain; choose another")
             activation = activations[layer]
-            maps = on_grid(activation, layer)
+            maps = on_grid(activation, layer, inputs)
             whole = explained(logits, target, self.score)[:, None]
             if head is not None and head.maps is activation:
                 ablated = self._from_weights(head, logits, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from rightreasons.attribution.cam.base import ClassActivationMap, on_grid, weighted_sum
 from rightreasons.attribution.cam.leading import leading_direction
+from rightreasons.attribution.forward import Forward, autocast, check_max_batch, rows_at_once
 from rightreasons.attribution.score import Score, check_score, explained
 from rightreasons.core import Classifier
 from rightreasons.core.tensors import resized
@@ -38,7 +38,7 @@ class EigenCAM(ClassActivationMap):
     ) -> Float[Tensor, "batch 1 rows columns"]:
         """The projection."""
         with torch.set_grad_enabled(graph):
-            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer)
+            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer, inputs)
             points = maps.flatten(2).mT
             # Matrix decompositions know no half precision.
             points = points.float() if points.dtype.itemsize < 4 else points
@@ -67,36 +67,35 @@ class ScoreCAM(ClassActivationMap):
     Args:
         layer: The layer explained; ``None`` leaves it to the model.
         score: The number that is explained.
-        max_batch: Masked images that run through the model at once; bounds the memory. On a CPU some 32 are fastest,
-            since they stay in its cache.
+        max_batch: Masked images that run through the model at once; bounds the memory. ``None``: 64 on a CPU
+            and 256 elsewhere, and fewer if they are large (of 3x224x224, 3 and 55).
         tolerance: Masks are compared when rounded to multiples of it; 0 joins none.
-        bfloat16: Score the masked images in bfloat16 (autocast): faster, to some two digits.
+        bfloat16: Score the masked images in bfloat16 (autocast): faster, to some two digits. The map has no graph then,
+            and the method is not ``differentiable``.
     """
 
     score: Score = "logit"
-    max_batch: int = 32
+    max_batch: int | None = None
     tolerance: float = 1e-3
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        if self.max_batch < 1:
-            raise ValueError(f"expected max_batch above 0, got {self.max_batch}")
+        check_max_batch(self.max_batch)
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"expected tolerance from 0 to below 1, got {self.tolerance}")
+        if self.bfloat16:
+            object.__setattr__(self, "differentiable", False)
 
     def coarse(
         self, model: Classifier, inputs: Tensor, target: Tensor, *, layer: str, graph: bool
     ) -> Float[Tensor, "batch 1 rows columns"]:
         """The sum of the maps, each times its weight."""
         with torch.set_grad_enabled(graph):
-            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer)
-            with self._precision(inputs):
+            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer, inputs)
+            with autocast(inputs, bfloat16=self.bfloat16):
                 scores = self._scores(model, inputs, target, maps).to(maps.dtype)
             return weighted_sum(scores.softmax(dim=1)[:, :, None, None], maps)
-
-    def _precision(self, inputs: Tensor) -> AbstractContextManager[object]:
-        return torch.autocast(inputs.device.type, dtype=torch.bfloat16) if self.bfloat16 else nullcontext()
 
     def _scores(self, model: Classifier, inputs: Tensor, target: Tensor, maps: Tensor) -> Float[Tensor, "batch maps"]:
         """The score of each image through each of its maps."""
@@ -106,9 +105,10 @@ class ScoreCAM(ClassActivationMap):
         chosen, same_as = distinct(shown, image, tolerance=0.0 if torch.is_grad_enabled() else self.tolerance)
         size = (inputs.shape[-2], inputs.shape[-1])
         parts = [self._scores_of_black(model, inputs, target, needed=torch.unique(image[same_as < 0]))]
-        for rows in torch.split(chosen, self.max_batch):
+        run = Forward(model)
+        for rows in torch.split(chosen, rows_at_once(self.max_batch, inputs)):
             masks = unit_range(resized(maps.flatten(0, 1)[rows][:, None], size))
-            logits = model.rows(image[rows])(inputs[image[rows]] * masks)
+            logits = run(inputs[image[rows]] * masks, image[rows])
             parts.append(explained(logits, target[image[rows]], self.score))
         # The scores of black come first, one an image; then those of the masks.
         where = torch.where(same_as < 0, image, same_as + batch)

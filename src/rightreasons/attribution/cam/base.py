@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rightreasons.attribution.layout import patch_grid
 from rightreasons.core import Attribution, BadModel, Classifier, Trace
 from rightreasons.core.hooks import substituted
 from rightreasons.core.tensors import resized
@@ -21,7 +21,7 @@ class ClassActivationMap(Attribution):
     """The maps of a layer, brought together to one: a method differs in how.
 
     The map is at the resolution of the inputs (bilinear). Where a method is not ``signed`` it is cut off below zero. Of
-    a layer of tokens, (B, T, D), the patches are laid out on their square grid and a class token is left out.
+    a layer of tokens, (B, T, D), the patches are laid out on their grid and tokens ahead of them are left out.
 
     Args:
         layer: The layer explained; ``None`` leaves it to the model.
@@ -52,20 +52,19 @@ class ClassActivationMap(Attribution):
             return resized(heatmap, (inputs.shape[-2], inputs.shape[-1]))
 
 
-def on_grid(values: Tensor, layer: str) -> Float[Tensor, "batch maps rows columns"]:
-    """Activations as maps: (B, K, h, w) as they are, tokens (B, T, D) on their square grid.
+def on_grid(values: Tensor, layer: str, inputs: Tensor) -> Float[Tensor, "batch maps rows columns"]:
+    """Activations as maps: (B, K, h, w) as they are, tokens (B, T, D) on the grid of their patches of the inputs.
 
     Raises:
         BadModel: The layer has no places.
     """
     if values.ndim == 4:
         return values
-    side = math.isqrt(values.shape[1]) if values.ndim == 3 else 0
-    extra = values.shape[1] - side * side if side else 0
-    if side < 2 or extra > 1:
-        raise BadModel(f"layer {layer!r} gives shape {tuple(values.shape)}, expected maps or a square grid of tokens")
-    patches = values[:, extra:]
-    return patches.transpose(1, 2).reshape(len(values), -1, side, side)
+    if values.ndim != 3 or len(values) != len(inputs):
+        raise BadModel(f"layer {layer!r} gives shape {tuple(values.shape)}, expected maps or a grid of tokens")
+    rows, columns = patch_grid(values.shape[1], (inputs.shape[2], inputs.shape[3]), f"layer {layer!r}: ")
+    patches = values[:, values.shape[1] - rows * columns :]
+    return patches.transpose(1, 2).reshape(len(values), -1, rows, columns)
 
 
 def weighted_sum(

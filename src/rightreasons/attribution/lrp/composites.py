@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from rightreasons.attribution.lrp.linear_map import Kind
 from rightreasons.attribution.lrp.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
+from rightreasons.attribution.tape.linear_map import Kind
 from rightreasons.core import Catalogue
 
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rightreasons.core import RightReasonsError
+from rightreasons.core import NotConserved
 
-
-class NotConserved(RightReasonsError, ArithmeticError):
-    """Relevance was lost or made at an operator beyond the tolerance."""
+__all__ = ["Conservation", "Ledger", "NotConserved"]
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from rightreasons.attribution.lrp.composites import COMPOSITES, Composite, DeepTaylorBox, EpsilonPlus
 from rightreasons.attribution.lrp.conservation import Conservation, Ledger
 from rightreasons.attribution.lrp.rules import RULES, Rule
 from rightreasons.attribution.lrp.sweep import Choice, swept
-from rightreasons.attribution.lrp.tape import Tape, watching
 from rightreasons.attribution.operators import eagerly
+from rightreasons.attribution.tape.tape import Tape, watching
 from rightreasons.core import Attribution, BadModel, Catalogue, Classifier
+from rightreasons.core.protocols import Inputs
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class LRP(Attribution):
     def conservation(
         self,
         model: Classifier,
-        inputs: Float[Tensor, "batch channels height width"],
+        inputs: Inputs,
         target: Int[Tensor, " batch"],
     ) -> Conservation:
         """Where the logits of a batch end up: in the pixels, in biases and stabilizers, or nowhere."""

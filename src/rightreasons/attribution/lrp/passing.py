@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rightreasons.attribution.lrp.message import Message
-from rightreasons.attribution.lrp.names import AVERAGES, MAXIMA, MOVES, NORMALIZATIONS, PRODUCTS, SUMS
-from rightreasons.attribution.lrp.tape import Step
 from rightreasons.attribution.operators import ACTIVATIONS
+from rightreasons.attribution.tape.calls import attention_scores, normalized, pulled, unpooled
+from rightreasons.attribution.tape.names import AVERAGES, MAXIMA, MOVES, NORMALIZATIONS, PRODUCTS, SUMS
+from rightreasons.attribution.tape.tape import Step
 from rightreasons.core import BadModel
 
 STABILIZER = 1e-6
@@ -56,26 +55,16 @@ def _max_pool2d(step: Step, parent: Step, message: Message) -> Message:
     """The largest value takes all; where it was is known from the pass."""
     if step.indices is None or message.gradient is None:
         raise RuntimeError("a max-pooling that was not written down")
-    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
-    given = dict(zip(names, step.args, strict=False)) | step.kwargs
-    size, padding, dilation = (_pair(given.get(n, d)) for n, d in (("kernel_size", 1), ("padding", 0), ("dilation", 1)))
-    stride = _pair(given.get("stride") or size)
-    back = torch.ops.aten.max_pool2d_with_indices_backward.default
-    ceil = bool(given.get("ceil_mode", False))
-    gradient = back(message.gradient, parent.value, size, stride, padding, dilation, ceil, step.indices)
+    gradient = unpooled(step, message.gradient, parent.value, step.indices)
     return Message(gradient=gradient, positive=message.positive)
-
-
-def _pair(setting: int | Sequence[int]) -> list[int]:
-    return [setting, setting] if isinstance(setting, int) else [*setting] * (1 if len(setting) == 2 else 2)
 
 
 def _moved(step: Step, parents: Sequence[Step], message: Message) -> list[Message]:
     """Values keep their relevance wherever they go."""
     if message.gradient is not None:
-        gradients = _pulled(step, parents, message.gradient)
+        gradients = pulled(step, [p.value for p in parents], message.gradient)
         return [Message(gradient=g, positive=message.positive) for g in gradients]
-    return [Message(relevance=r) for r in _pulled(step, parents, message.of(step.value))]
+    return [Message(relevance=r) for r in pulled(step, [p.value for p in parents], message.of(step.value))]
 
 
 def _mixed(step: Step, parents: Sequence[Step], message: Message) -> list[Message]:
@@ -90,7 +79,7 @@ def _mixed(step: Step, parents: Sequence[Step], message: Message) -> list[Messag
     slopes = message.over(step.value, STABILIZER)
     if plain and all(p.value.shape == step.value.shape for p in parents):
         return [Message(gradient=slopes) for _ in parents]
-    return [Message(gradient=g) for g in _pulled(step, parents, slopes)]
+    return [Message(gradient=g) for g in pulled(step, [p.value for p in parents], slopes)]
 
 
 def _shrunk(step: Step, relevance: Tensor) -> Tensor:
@@ -109,23 +98,12 @@ def _product(step: Step, parents: Sequence[Step], message: Message) -> list[Mess
     if (step.operator == "div" and len(parents) > 1) or (step.operator == "einsum" and len(parents) > 2):
         raise BadModel(f"relevance cannot be propagated through {step.operator!r} of what all hangs on the image")
     gates = [p.gate for p in parents]
-    slopes = _pulled(step, parents, message.over(step.value, STABILIZER))
+    slopes = pulled(step, [p.value for p in parents], message.over(step.value, STABILIZER))
     if any(gates) and not all(gates):
         share = [0.0 if gate else 1.0 / (len(gates) - sum(gates)) for gate in gates]
     else:
         share = [1.0 / len(parents)] * len(parents)
     return [Message(gradient=part * g) for part, g in zip(share, slopes, strict=True)]
-
-
-def _pulled(step: Step, parents: Sequence[Step], slopes: Tensor) -> list[Tensor]:
-    """The operator's own backward: ``slopes`` times its Jacobian, for each input."""
-    graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # An alias of a value on the graph keeps what the Jacobian owes to it.
-        values = [p.value for p in parents]
-        inputs = [v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for v in values]
-        output = step.again(*inputs)
-    return list(torch.autograd.grad(output, inputs, slopes, create_graph=graph))
 
 
 def _batch_norm(step: Step, parents: Sequence[Step], message: Message) -> list[Message]:
@@ -153,7 +131,7 @@ def _normalization(step: Step, parents: Sequence[Step], message: Message) -> lis
     values = parents[0].value
     slopes = message.over(step.value, STABILIZER)
     centers = step.operator != "rms_norm"
-    axes, groups, weight, eps = _normalized(step, values)
+    axes, groups, weight, eps = normalized(step, values)
     grouped = values if groups is None else values.reshape(len(values), groups, -1)
     slopes = slopes if weight is None else slopes * weight
     slopes = slopes.reshape_as(grouped)
@@ -165,39 +143,13 @@ def _normalization(step: Step, parents: Sequence[Step], message: Message) -> lis
     return [Message(gradient=slopes.reshape_as(values))]
 
 
-def _normalized(step: Step, values: Tensor) -> tuple[tuple[int, ...], int | None, Tensor | None, float]:
-    """Over which axes, in how many groups of channels, with which weight and which constant below the root."""
-    names = "input over weight eps" if step.operator == "rms_norm" else "input over weight bias eps"
-    given: dict[str, Any] = dict(zip(names.split(), step.args, strict=False)) | step.kwargs
-    over = given.get("over") or given.get("normalized_shape") or given["num_groups"]
-    weight, eps = given.get("weight"), given.get("eps")
-    if step.operator == "group_norm":
-        shaped = None if weight is None else weight.view(-1, *(1,) * (values.ndim - 2))
-        return (2,), int(over), shaped, 1e-5 if eps is None else eps
-    least = torch.finfo(values.dtype).eps if step.operator == "rms_norm" else 1e-5
-    return tuple(range(-len(over), 0)), None, weight, least if eps is None else eps
-
-
 def _attention(step: Step, parents: Sequence[Step], message: Message) -> list[Message]:
     """Both products share alike, the softmax in between by its own rule.
 
     Source: Achtibat et al. 2024 (AttnLRP), arXiv:2402.05602, section 3.3.
     """
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = dict(zip(names, step.args, strict=False)) | step.kwargs
-    if given.get("dropout_p") or given.get("enable_gqa") or len(parents) != 3:
-        raise BadModel(
-            "relevance cannot be propagated through scaled_dot_product_attention with dropout in training mode, with "
-            "grouped queries or with a query that does not hang on the image"
-        )
     query, key, value = (p.value for p in parents)
-    scale = given.get("scale") or 1 / math.sqrt(query.shape[-1])
-    scores = query @ key.mT * scale
-    mask = given.get("attn_mask")
-    if given.get("is_causal"):
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    scores, scale = attention_scores(step, query, key)
     weights = scores.softmax(-1)
     slopes = message.over(step.value, STABILIZER) / 2
     relevance = weights * (slopes @ value.mT)

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rightreasons.attribution.lrp.linear_map import LinearMap
 from rightreasons.attribution.lrp.message import Message, divided, stabilized
+from rightreasons.attribution.tape.linear_map import LinearMap
 from rightreasons.core import Catalogue
 
 Inputs = Literal["all", "positive", "negative", "ones", "above low", "below high"]

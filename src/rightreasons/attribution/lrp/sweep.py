@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rightreasons.attribution.lrp.canonize import folded
 from rightreasons.attribution.lrp.composites import Composite
 from rightreasons.attribution.lrp.conservation import Ledger
 from rightreasons.attribution.lrp.message import Message
-from rightreasons.attribution.lrp.names import MAXIMA, MOVES, SUMS
 from rightreasons.attribution.lrp.passing import passed
 from rightreasons.attribution.lrp.rules import Layer, Rule, ZBox
-from rightreasons.attribution.lrp.tape import Step
 from rightreasons.attribution.operators import ACTIVATIONS
+from rightreasons.attribution.tape.canonize import folded
+from rightreasons.attribution.tape.names import MAXIMA, MOVES, SUMS
+from rightreasons.attribution.tape.tape import Step
 from rightreasons.core import BadModel
 
 _BATCHLESS = SUMS | {"flatten", "to", "float", "double", "pad"}
@@ -80,9 +80,16 @@ def _handed(
     if ledger is not None:
         promises = step.linear is not None or _conserves(step)
         total = torch.stack([t.double() for t in taken]).sum() if taken else torch.zeros(())
-        values = [m.of(p.value) for m, p in zip(handed, parents, strict=True)]
-        ledger.enter(step.operator, message.of(step.value), values, total if promises else None)
+        values = [_amount(m, p.value) for m, p in zip(handed, parents, strict=True)]
+        ledger.enter(step.operator, _amount(message, step.value), values, total if promises else None)
     return handed
+
+
+def _amount(message: Message, value: Tensor) -> Tensor:
+    """R for the account; a score that a mask has made minus infinity has none."""
+    if message.gradient is None:
+        return message.of(value)
+    return message.of(value.masked_fill(value.isinf() & (message.gradient == 0), 0.0))
 
 
 def _conserves(step: Step) -> bool:

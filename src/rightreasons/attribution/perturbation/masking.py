@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from rightreasons.attribution.forward import Forward, Output, rows_at_once, score_of
+from rightreasons.attribution.forward import Forward, Output, autocast, rows_at_once, score_of
 from rightreasons.attribution.perturbation.baselines import Hidden, baselines_of
 from rightreasons.attribution.score import Score, check_score
 from rightreasons.core import Attribution, Classifier
@@ -40,14 +40,17 @@ class Perturbation(Attribution):
         baseline: What stands where the image is hidden: a value, the image's ``"mean"``, the image ``"blurred"``, or a
             :class:`Baseline`; of several, the maps are averaged.
         score: The number that is explained.
-        max_batch: Masked images that run through the model at once; bounds the memory. ``None``: 256, and fewer if
-            they are large (of 3x224x224, 3 on a CPU and 55 elsewhere).
+        max_batch: Masked images that run through the model at once; bounds the memory. ``None``: 64 on a CPU
+            and 256 elsewhere, and fewer if they are large (of 3x224x224, 3 and 55).
+        bfloat16: Score the masked images in bfloat16 (autocast): faster, each score to some two digits, which tells
+            where scores differ little. The map has no graph then, and the method is not ``differentiable``.
         progress: Show a progress bar.
     """
 
     baseline: Hidden = 0.0
     score: Output = "logit"
     max_batch: int | None = None
+    bfloat16: bool = False
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class Perturbation(Attribution):
             check_score(self.score)
         if self.max_batch is not None:
             check_whole(max_batch=self.max_batch)
+        if self.bfloat16:
+            object.__setattr__(self, "differentiable", False)
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """The map against each baseline, and the mean over several, (B, 1, H, W)."""
@@ -106,7 +111,8 @@ def scores(
 
     def run(rows: Tensor) -> Tensor:
         masked = place(step[rows], image[rows])
-        logits = model.rows(image[rows])(masked) if graph else forward(masked, image[rows])
+        with autocast(masked, bfloat16=settings.bfloat16):
+            logits = forward(masked, image[rows])
         return score_of(
             logits.to(torch.promote_types(logits.dtype, torch.float32)), target[image[rows]], settings.score
         )

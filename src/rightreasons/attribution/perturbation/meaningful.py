@@ -57,6 +57,8 @@ class MeaningfulPerturbation(Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.bfloat16:
+            raise ValueError("expected bfloat16 to be off, since the mask is found by gradients, got True")
         check_whole(steps=self.steps, cells=self.cells)
         for name in ("rate", "exponent"):
             if getattr(self, name) <= 0:

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from rightreasons.attribution.lrp.linear_map import WEIGHTED, LinearMap, Weighted, weighted
-from rightreasons.attribution.lrp.names import (
+from rightreasons.attribution.attention import multi_head_attention
+from rightreasons.attribution.operators import operator_of, out_of_place
+from rightreasons.attribution.tape.linear_map import WEIGHTED, LinearMap, Weighted, weighted
+from rightreasons.attribution.tape.names import (
     AVERAGES,
     CONSTANTS,
     DROPOUT,
@@ -26,7 +28,6 @@ from rightreasons.attribution.lrp.names import (
     SHAPED_LIKE,
     SUMS,
 )
-from rightreasons.attribution.operators import operator_of, out_of_place
 from rightreasons.core import BadModel
 from rightreasons.core.hooks import find_layer
 
@@ -85,11 +86,12 @@ class Tape(TorchFunctionMode):
 
     The network is handed aliases that carry no graph; the values on the tape are on the graph if ``graph``. So a
     functional call, a module used twice, an operation in place, a ``detach`` and a custom autograd function (by the
-    calls inside it) are all seen as what they compute.
+    calls inside it) are all seen as what they compute. An operator that is not ``known`` is refused.
     """
 
-    def __init__(self, inputs: Tensor, *, graph: bool) -> None:
+    def __init__(self, inputs: Tensor, *, graph: bool, known: frozenset[str] = RULED) -> None:
         super().__init__()
+        self._known = known
         self.steps: list[Step] = []
         self.within: list[str] = []
         self._graph = graph
@@ -114,6 +116,9 @@ class Tape(TorchFunctionMode):
         """Run a call and write it down if it is about the image."""
         kwargs = kwargs or {}
         operator, in_place = operator_of(func, args, kwargs)
+        if operator == "multi_head_attention_forward":
+            with self:  # its parts are written down, not the whole
+                return multi_head_attention(*args, **kwargs)
         parents: list[int] = []
         if operator in SHAPED_LIKE:
             slotted, slotted_kwargs = (self._slotted(args[:1], parents) + args[1:], kwargs)
@@ -183,7 +188,7 @@ class Tape(TorchFunctionMode):
     def _written(self, step: Step, output: Tensor, indices: Tensor | None = None) -> Tensor:
         if not output.is_floating_point():
             return output
-        if step.operator not in RULED:
+        if step.operator not in self._known:
             raise BadModel(_unseen(step.operator))
         parents = [self.steps[p] for p in step.parents]
         described = replace(
@@ -290,8 +295,8 @@ def _is_training(step: Step) -> bool:
 
 def _unseen(operator: str) -> str:
     return (
-        f"relevance cannot be propagated through the operator {operator!r}: no rule is known for it; explain this "
-        "network by a gradient method such as IntegratedGradients, or write the operator with others"
+        f"there is no way back through the operator {operator!r}: no rule is known for it; explain this network by a "
+        "gradient method such as IntegratedGradients, or write the operator with others"
     )
 
 

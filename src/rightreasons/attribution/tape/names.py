@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rightreasons.attribution.lrp.linear_map import WEIGHTED
 from rightreasons.attribution.operators import ACTIVATIONS, words
+from rightreasons.attribution.tape.linear_map import WEIGHTED
 
 MOVES = words(
     """flatten reshape reshape_as view view_as permute transpose t T mT swapaxes swapdims movedim moveaxis squeeze

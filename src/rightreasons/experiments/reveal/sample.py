@@ -1,23 +1,27 @@
-"""What a model looks at, written down."""
+"""What a model looks at in some images, kept in memory and written into one file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import safetensors.torch
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.core import Batch
+from rightreasons.core import Batch, ResumeRefused
 from rightreasons.data import Subset
-from rightreasons.data.dataset import stream
-from rightreasons.experiments.build import build_attribution, title_of
-from rightreasons.experiments.explain import Target, explain
+from rightreasons.experiments.explain import Explained, explain
 from rightreasons.experiments.record import environment, make_record
+from rightreasons.experiments.reveal.methods import (
+    Explainers,
+    RevealSettings,
+    build_explainers,
+    class_number,
+    drawn,
+)
 from rightreasons.experiments.run import accelerator_for, make_folder
 from rightreasons.experiments.subject import Subject
 from rightreasons.metrics import ArtifactRelevance, EnergyInMask
@@ -27,32 +31,7 @@ from rightreasons.models.checkpoints import write_whole
 HEATMAPS = "heatmaps.safetensors"
 # Not record.json: a run may lie in the same folder.
 REVEALED = "reveal.json"
-
-
-@dataclass(frozen=True)
-class RevealSettings:
-    """What to reveal.
-
-    Attributes:
-        methods: Names of explainers.
-        images: How many images, drawn at random.
-        target: ``predicted`` or ``true``: the class that is explained.
-        seed: Of the draw.
-
-    Raises:
-        ValueError: No method, no image, or another target.
-    """
-
-    methods: tuple[str, ...] = ("saliency",)
-    images: int = 8
-    target: Target = "predicted"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise ValueError(f"expected target {' or '.join(get_args(Target))}, got {self.target!r}")
-        if not self.methods or self.images < 1:
-            raise ValueError(f"expected methods and images, got {len(self.methods)} and {self.images}")
+SHARDS = "shards"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +47,7 @@ class Revealed:
         signed: Whether an explainer's values have a sign.
         shares: By a title, one number an image: how much of a map lies in a mask.
         pixel_range: Of the images.
+        unfit: Why explainers that were asked for by ``all`` cannot explain the network, by name.
     """
 
     batch: Batch
@@ -78,13 +58,18 @@ class Revealed:
     signed: Mapping[str, bool]
     shares: Mapping[str, Float[Tensor, " images"]]
     pixel_range: tuple[float, float]
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     def told(self, row: int) -> tuple[str, ...]:
         """Truth, prediction, confidence and shares of an image, in words."""
-        confidence, best = self.probabilities[row].max(dim=0)
         shares = (_percent(float(values[row])) for values in self.shares.values())
         truth = self.classes[int(self.batch.target[row])]
-        return truth, self.classes[int(best)], _percent(float(confidence)), *shares
+        return truth, *self.said(row), *shares
+
+    def said(self, row: int) -> tuple[str, str]:
+        """Prediction and confidence for an image, in words."""
+        confidence, best = self.probabilities[row].max(dim=0)
+        return self.classes[int(best)], _percent(float(confidence))
 
 
 def _percent(value: float) -> str:
@@ -92,36 +77,54 @@ def _percent(value: float) -> str:
 
 
 def reveal_images(subject: Subject, settings: RevealSettings, out: Path, *, device: str = "auto") -> Revealed:
-    """Explain some images; raw maps go to ``out/heatmaps.safetensors``, what was asked to ``out/reveal.json``."""
+    """Explain some images; raw maps go to ``out/heatmaps.safetensors``, what was asked to ``out/reveal.json``.
+
+    Raises:
+        ResumeRefused: ``out`` holds the maps of a whole data set.
+    """
     make_folder(out)
+    if (out / SHARDS).exists():
+        raise ResumeRefused(f"{out} holds the maps of a whole data set: name another folder with --out")
     data = subject.data
-    methods = {name: build_attribution(name, data) for name in settings.methods}
-    order = torch.randperm(len(data), generator=stream(settings.seed, "explained"))
-    index = order[: settings.images].sort().values
     where = accelerator_for(device).device
-    found = explain(subject.model.to(where), Subset(data, index), methods, target=settings.target)
-    _write(subject, settings, {**found.heatmaps, "index": index, "target": found.target}, out, str(where))
-    batch = data.batch(index)
-    titled = {title_of(methods[name]): maps for name, maps in found.heatmaps.items()}
+    model = subject.model.to(where)
+    explainers = build_explainers(data, model, settings)
+    index = drawn(len(data), settings.images, settings.seed)
+    against = class_number(settings.against, data.classes)
+    found = explain(model, Subset(data, index), explainers.methods, target=settings.target, against=against)
+    config = {**asdict(settings), **origin(subject), "explainers": explainers.settings}
+    _write(config, {**found.heatmaps, "index": index, "target": found.target}, out, str(where))
+    return revealed(subject, data.batch(index), found, explainers)
+
+
+def revealed(subject: Subject, batch: Batch, found: Explained, explainers: Explainers) -> Revealed:
+    """All that a sheet or a figure tells of a batch that was explained."""
+    titles, data = explainers.titles, subject.data
+    titled = {titles[key]: maps for key, maps in found.heatmaps.items()}
     return Revealed(
         batch=batch,
-        index=index,
+        index=batch.target.new_zeros(len(batch)) if batch.index is None else batch.index,
         classes=tuple(data.classes),
         probabilities=found.probabilities,
         heatmaps=titled,
-        signed={title_of(method): method.signed for method in methods.values()},
+        signed={titles[key]: method.signed for key, method in explainers.methods.items()},
         shares=_shares(subject.model, batch, titled),
         pixel_range=data.pixel_range,
+        unfit=explainers.unfit,
     )
 
 
-def _write(subject: Subject, settings: RevealSettings, tensors: Mapping[str, Tensor], out: Path, device: str) -> None:
+def _write(config: Mapping[str, Any], tensors: Mapping[str, Tensor], out: Path, device: str) -> None:
     whole = {name: values.contiguous() for name, values in tensors.items()}
     write_whole(out / HEATMAPS, safetensors.torch.save(whole))
-    origin = {"run": subject.run.record.key} if subject.run is not None else {}
-    config = {**asdict(settings), "data": subject.data.name, "model": repr(subject.model.network), **origin}
     results = {"index": tensors["index"].tolist(), "explained_class": tensors["target"].tolist()}
     make_record("reveal", config, results, environment=environment(device)).write(out / REVEALED)
+
+
+def origin(subject: Subject) -> dict[str, str]:
+    """Which images and which model, in words."""
+    run = {"run": subject.run.record.key} if subject.run is not None else {}
+    return {"data": subject.data.name, "model": repr(subject.model.network), **run}
 
 
 def _shares(model: AdaptedClassifier, batch: Batch, heatmaps: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,124 @@
+"""Contextual decomposition against a plain version, layer by layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rightreasons.attribution.contextual import decompose
+from rightreasons.core import BadModel
+from rightreasons.models import adapt
+from tests.networks import SIDE, images, network
+
+
+def shared(part, rest, bias):
+    share = part.abs() / (part.abs() + rest.abs())
+    return part + share * bias, rest + (1 - share) * bias
+
+
+def plain(net, x, mask):
+    """Part and rest through a sequential network, written as the paper has it."""
+    part, rest = x * mask, x * (1 - mask)
+    for module in net:
+        if isinstance(module, nn.Conv2d):
+            form = (1, -1, 1, 1)
+            part, rest = (F.conv2d(v, module.weight) for v in (part, rest))
+            part, rest = shared(part, rest, module.bias.view(form))
+        elif isinstance(module, nn.Linear):
+            part, rest = (F.linear(v, module.weight) for v in (part, rest))
+            part, rest = shared(part, rest, module.bias)
+        elif isinstance(module, nn.ReLU):
+            part, rest = part.relu(), (part + rest).relu() - part.relu()
+        elif isinstance(module, nn.MaxPool2d):
+            _, where = F.max_pool2d(part + rest, 2, return_indices=True)
+            part, rest = (v.flatten(2).gather(2, where.flatten(2)).view(where.shape) for v in (part, rest))
+        else:
+            part, rest = part.flatten(1), rest.flatten(1)
+    return part, rest
+
+
+def mask_of(count):
+    mask = torch.zeros(count, 1, SIDE, SIDE, dtype=torch.float64)
+    mask[..., :7, 3:] = 1
+    return mask
+
+
+def test_it_is_the_papers_rule_layer_by_layer():
+    net, (inputs, _), mask = network("relu"), images(3), mask_of(3)
+    found = decompose(adapt(net), inputs, graph=False)
+    part, rest = plain(net, inputs, mask)
+    torch.testing.assert_close(found.part(mask), part)
+    torch.testing.assert_close(found.logits - found.part(mask), rest)
+
+
+@pytest.mark.parametrize("net", ["relu", "batch_norm", "residual", "pooled"])
+def test_all_pixels_bring_everything_but_a_bias_share_and_none_bring_little(net):
+    model, (inputs, _) = adapt(network(net)), images(3)
+    found = decompose(model, inputs, graph=False)
+    everything = torch.ones(3, 1, SIDE, SIDE, dtype=torch.float64)
+    torch.testing.assert_close(found.part(everything), model(inputs))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_is_affine_with_the_statistics_of_the_pass(training):
+    model, (inputs, _), mask = adapt(network("batch_norm")).train(training), images(4), mask_of(4)
+    found = decompose(model, inputs, graph=False)
+    inner = model.network
+    part, rest = inputs * mask, inputs * (1 - mask)
+    for block in (inner.first, inner.second):
+        convolution, norm = block[0], block[1]
+        part, rest = (F.conv2d(v, convolution.weight) for v in (part, rest))
+        part, rest = shared(part, rest, convolution.bias.view(1, -1, 1, 1))
+        whole = part + rest
+        mean = whole.mean((0, 2, 3)) if training else norm.running_mean
+        variance = whole.var((0, 2, 3), correction=0) if training else norm.running_var
+        if training:  # the pass has moved the running statistics, which it does not read
+            assert not torch.allclose(mean, norm.running_mean)
+        scale = norm.weight / (variance + norm.eps).sqrt()
+        shift = (norm.bias - mean * scale).view(1, -1, 1, 1)
+        part, rest = shared(part * scale.view(1, -1, 1, 1), rest * scale.view(1, -1, 1, 1), shift)
+        part, rest = part.relu(), (part + rest).relu() - part.relu()
+        if len(block) == 4:
+            _, where = F.max_pool2d(part + rest, 2, return_indices=True)
+            part, rest = (v.flatten(2).gather(2, where.flatten(2)).view(where.shape) for v in (part, rest))
+    part, rest = (F.linear(v.flatten(1), inner.head.weight) for v in (part, rest))
+    torch.testing.assert_close(found.part(mask), shared(part, rest, inner.head.bias)[0])
+
+
+def test_standardization_belongs_to_the_pixel():
+    """A pixel below the mean is not shared between part and rest."""
+    net, (inputs, _), mask = network("relu"), images(3), mask_of(3)
+    model = adapt(net, mean=(0.4, 0.6), std=(0.2, 0.3))
+    mean, std = torch.tensor([0.4, 0.6]).view(1, 2, 1, 1), torch.tensor([0.2, 0.3]).view(1, 2, 1, 1)
+    part, _ = plain(net, (inputs - mean) / std, mask)
+    torch.testing.assert_close(decompose(model, inputs, graph=False).part(mask), part, rtol=1e-6, atol=1e-6)
+
+
+def test_a_residual_sum_adds_parts():
+    torch.manual_seed(0)
+    net = network("residual")
+    inputs, mask = images(2)[0], mask_of(2)
+
+    def layer(module, pair):
+        part, rest = (F.conv2d(v, module.weight, padding=1) for v in pair)
+        return shared(part, rest, module.bias.view(1, -1, 1, 1))
+
+    def relu(pair):
+        return pair[0].relu(), sum(pair).relu() - pair[0].relu()
+
+    pair = relu(layer(net.stem, (inputs * mask, inputs * (1 - mask))))
+    _, where = F.max_pool2d(sum(pair), 2, return_indices=True)
+    pair = tuple(v.flatten(2).gather(2, where.flatten(2)).view(where.shape) for v in pair)
+    inner = layer(net.conv2, relu(layer(net.conv1, pair)))
+    pair = relu((pair[0] + inner[0], pair[1] + inner[1]))
+    part, rest = (F.linear(v.flatten(1), net.head.weight) for v in pair)
+    expected = shared(part, rest, net.head.bias)[0]
+    torch.testing.assert_close(decompose(adapt(net), inputs, graph=False).part(mask), expected)
+
+
+def test_an_operator_without_a_rule_is_named():
+    found = decompose(adapt(network("transformer")), images(2)[0], graph=False)
+    with pytest.raises(BadModel, match="no rule for the operator 'layer_norm'"):
+        found.part(mask_of(2))

@@ -1,0 +1,100 @@
+"""The benchmarks run: each script's smallest case, so that none rots unseen."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SMALLEST = {
+    "cam": ["LeNet", "256: GradCAM"],
+    "faithfulness": ["LeNet", "PixelFlipping"],
+    "gradient": ["LeNet", ": Saliency"],
+    "lrp": ["LeNet", "LRP epsilon_plus_flat"],
+    "perturbation": ["LeNet", "Occlusion, 49"],
+    "second_order": ["layer_cam"],
+    "shapley": ["LeNet", "DeepSHAP, one"],
+}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    workloads = importlib.import_module("workloads")
+    few = tuple(part[:64] for part in workloads.digits())
+    monkeypatch.setattr(workloads, "digits", lambda: few)  # the network is trained on them
+    threads = torch.get_num_threads()
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_script_prints_and_records_its_smallest_case(script, name, tmp_path, capsys):
+    cases = script(name).CASES
+    out = tmp_path / "record.json"
+    given = ["--rounds", "1", "--batch", "2", "--no-peers", "--out", str(out), "--only", *SMALLEST[name]]
+    rows = script("measure").main("", cases, given)
+    assert rows
+    assert all(row.cpu > 0 for row in rows)
+    record = json.loads(out.read_text())
+    assert record["setting"]["rounds"] == 1
+    assert [row["method"] for row in record["rows"]] == [row.method for row in rows]
+    assert rows[0].method in capsys.readouterr().out
+
+
+def test_every_bar_of_the_issue_stands_in_a_script(script):
+    bars = {}
+    for name in SMALLEST:
+        bars |= {case.name: (case.at_most, case.megabytes) for case in script(name).CASES}
+    expected = {
+        "LeNet, 256: Saliency": (1.05, None),
+        "LeNet, 256: IntegratedGradients, 50": (1.0, 220),
+        "ResNet-50, 4: IntegratedGradients, 8": (1.0, 420),
+        "LeNet, 256: GradCAM": (1.3, 150),
+        "ResNet-50, 4: EigenCAM": (1.2, None),
+        "LeNet, 32: ScoreCAM": (0.75, None),
+        "ResNet-18, 1: AblationCAM": (0.01, None),
+        "LeNet, 256: LRP epsilon": (1.4, None),
+        "ResNet-50, 4: LRP epsilon_gamma_box": (2.0, None),
+        "LeNet, 1: LIME, 1000 samples": (0.33, None),
+    }
+    assert {name: bars.get(name) for name in expected} == expected
+
+
+def test_a_floor_counts_its_passes(script, monkeypatch):
+    measure = script("measure")
+    work = script("workloads").Workload("none", torch.nn.Sequential(), torch.zeros(3, 1, 2, 2), "")
+    floor = measure.passes(2, 50)
+    assert floor.name == "2 F + 50 FB"
+    assert [count for count, _ in floor.parts(work)] == [2, 50]
+    seconds = iter(range(1, 100))
+    # The call takes what the floor does: the first timed pass one second, the next two, and so on.
+    monkeypatch.setattr(measure, "timed", lambda run: (float(next(seconds)), 1.0))
+    monkeypatch.setattr(measure, "memory", lambda run: math.nan)
+    case = measure.Case("none", 3, "method", lambda work: lambda: None, floor, at_most=0.1, megabytes=1)
+    row = measure.measure(case, work, "ours", lambda: None, rounds=1)
+    # 1 + 2 seconds for the forward passes; 8 of the 50 are run, 3 to 10 seconds, and stand for all.
+    assert row.cpu == pytest.approx(11 / (3 + 52 * 50 / 8))
+    assert "0.1 met; 1 MB not measured" in row.line()
+
+
+def test_a_bar_that_is_missed_is_said(script):
+    row = script("measure").Row("w", "m", "ours", "F", 1.2, 1.1, 1.3, 1.2, 200, asked=1.0, asked_megabytes=150)
+    assert "1 NOT MET; 150 MB NOT MET" in row.line()
+
+
+def test_the_cost_of_a_step_can_be_taken(script):
+    costs = script("step_cost")
+    batch, cases = costs.random_batch(2), costs.cases()
+    for loss in (None, cases["RRR()"].loss):
+        assert all(seconds >= 0 for seconds in costs.timed(costs.step(batch, loss)))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_every_script_can_be_read(script, name):
+    assert script(name).__doc__
