@@ -19,7 +19,7 @@ SETTINGS = {
     "integrated_gradients": {"steps": 8},
     "expected_gradients": {"references": images(4, seed=9)[0], "samples": 6},
     "gradient_shap": {"references": images(4, seed=9)[0], "samples": 6},
-    "deep_shap": {"references": images(4, seed=9)[0]},
+    "deep_shap": {"references": images(2, seed=9)[0]},
     "smoothed": {"samples": 3},
     "rise": {"masks": 8, "cells": 4},
     "lime": {"samples": 24, "cells": 3, "regularization": 1e-3},
