@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rightreasons.data import Subset, load
 from rightreasons.models import LeNet
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,19 @@ def test_the_example_of_an_own_loop_gives_the_weights_a_gradient():
     loss = names["step"](torch.rand(4, 1, 28, 28), torch.arange(4), masks[0], masks[1])
     loss.backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+def test_the_examples_of_revealing_and_judging_run():
+    torch.manual_seed(0)
+    data = Subset(load("digits", "test"), torch.arange(6))
+    network = LeNet(data.shape, padding=2)
+    names: dict[str, object] = {"network": network, "images": data.batch(torch.arange(6)).inputs, "data": data}
+    exec(BLOCKS[2], names)
+    for name in ("heatmap", "against", "slower"):
+        assert names[name].shape == (6, 1, 8, 8)
+    assert not torch.allclose(names["heatmap"], names["against"])
+    exec(BLOCKS[3], names)
+    assert {"saliency", "grad_cam", "lrp"} < set(names["table"].names)
 
 
 def test_its_links_lead_somewhere():

@@ -65,7 +65,9 @@ def reveal(
     ] = "8",
     image: Annotated[Path | None, typer.Option(help="One picture of your own instead: writes a figure.")] = None,
     target: Annotated[Literal["predicted", "true"], typer.Option(help="Class that is explained.")] = "predicted",
-    against: Annotated[str, typer.Option(help="Name or number of a class: what speaks against it.")] = "",
+    against: Annotated[
+        str, typer.Option(help="Name or number of a class: explain what speaks for the target and against it.")
+    ] = "",
     out: Out = Path("reveal"),
     shard_size: Annotated[
         int | None, typer.Option(help="Images a shard: 1,000 unless given, fewer where that would be over 128 MiB.")
