@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rightreasons.attribution import ATTRIBUTIONS
+from rightreasons.attribution.from_data import settings_from
 from rightreasons.core import Attribution, BadModel, Catalogue, ExplanationLoss, RightReasonsError
 from rightreasons.data import (
     DATASETS,
@@ -31,7 +32,7 @@ from rightreasons.data import (
     split,
     with_annotations,
 )
-from rightreasons.data.dataset import Split, stream
+from rightreasons.data.dataset import Split
 from rightreasons.experiments.config import DataConfig, ModelConfig, RunConfig, TermConfig, TrainingConfig
 from rightreasons.models import MODELS, AdaptedClassifier, adapt, build
 from rightreasons.models.checkpoints import load_weights
@@ -42,22 +43,28 @@ T = TypeVar("T")
 TITLES = {
     "ablation_cam": "Ablation-CAM",
     "cam": "CAM",
+    "chefer_relevance": "Chefer relevance",
+    "deconv_net": "DeconvNet",
+    "deep_lift": "DeepLIFT",
+    "deep_shap": "DeepSHAP",
+    "deep_taylor": "Deep Taylor",
     "eigen_cam": "Eigen-CAM",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "gradient_shap": "GradientSHAP",
+    "guided_backprop": "Guided backprop",
     "hi_res_cam": "HiRes-CAM",
+    "input_x_gradient": "Input x gradient",
     "kernel_shap": "KernelSHAP",
     "layer_cam": "Layer-CAM",
     "lime": "LIME",
     "lrp": "LRP",
     "rise": "RISE",
     "score_cam": "Score-CAM",
-    "x_grad_cam": "XGrad-CAM",
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "input_x_gradient": "Input x gradient",
     "smooth_grad": "SmoothGrad",
+    "x_grad_cam": "XGrad-CAM",
 }
 FOLDER_TEST_SHARE = 0.2
-REFERENCES = 100
 
 
 def check_names(config: RunConfig) -> None:
@@ -219,12 +226,7 @@ def build_loss(config: TermConfig, data: ImageDataset) -> ExplanationLoss:
 
 def build_attribution(name: str, data: ImageDataset, settings: Mapping[str, Any] | None = None) -> Attribution:
     """An attribution; references and the baseline come from the data unless they are set."""
-    filled = dict(settings or {})
-    own = {f.name: f.default for f in dataclasses.fields(ATTRIBUTIONS[name])}  # type: ignore[arg-type]
-    if "references" in own and "references" not in filled:
-        filled["references"] = references(data)
-    if isinstance(own.get("baseline"), float) and "baseline" not in filled:
-        filled["baseline"] = data.pixel_range[0]
+    filled = settings_from(ATTRIBUTIONS[name], data) | dict(settings or {})
     return make(ATTRIBUTIONS, name, filled)
 
 
@@ -232,12 +234,6 @@ def title_of(attribution: Attribution) -> str:
     """Its name for a reader."""
     name = ATTRIBUTIONS.name_of(attribution)
     return TITLES.get(name, name.replace("_", " ").capitalize())
-
-
-def references(data: ImageDataset) -> Tensor:
-    """Some images of the data, evenly drawn, always the same."""
-    order = torch.randperm(len(data), generator=stream(0, "references"))
-    return data.batch(order[:REFERENCES]).inputs
 
 
 def make(catalogue: Catalogue[T], name: str, settings: Mapping[str, Any]) -> T:

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rightreasons.attribution import ATTRIBUTIONS
+from rightreasons.attribution.from_data import settings_from
 from rightreasons.core import Attribution, BadModel, Batch, Catalogue, Classifier, Metric
 from rightreasons.core.hooks import modes_kept
 from rightreasons.data import ImageDataset
@@ -200,19 +201,7 @@ def _named(given: Sequence[str] | Mapping[str, T], catalogue: Catalogue[T], data
         raise ValueError(f"expected a list of names, got the name {given!r}")
     if isinstance(given, Mapping):
         return dict(given)
-    return {name: catalogue[name](**_from_data(catalogue[name], data)) for name in given}
-
-
-def _from_data(class_: type, data: ImageDataset) -> dict[str, Any]:
-    """Settings that depend on the data: references and the value of a hidden pixel."""
-    known = inspect.signature(class_).parameters
-    filled: dict[str, Any] = {}
-    if "references" in known:
-        order = torch.randperm(len(data), generator=stream(0, "references"))
-        filled["references"] = data.batch(order[:REFERENCES]).inputs
-    if "baseline" in known and isinstance(known["baseline"].default, float):
-        filled["baseline"] = data.pixel_range[0]
-    return filled
+    return {name: catalogue[name](**settings_from(catalogue[name], data)) for name in given}
 
 
 def _check(

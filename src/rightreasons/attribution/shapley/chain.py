@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rightreasons.attribution.forward import rows_at_once
 from rightreasons.attribution.shapley.deep_lift import Rule, check_rule
 from rightreasons.attribution.shapley.deep_shap import check_references, reference_images
 from rightreasons.attribution.shapley.heads import Head, as_head
@@ -36,7 +37,7 @@ class ChainedSHAP(Attribution):
         rule: Of the network's nonlinear functions.
         check: Raise where the values do not sum to the change of the head's output.
         tolerance: How much may be missing, as a share of the sum of absolute values.
-        max_batch: Pairs of image and reference at once; bounds the memory.
+        max_batch: Pairs of image and reference at once; bounds the memory. ``None``: as for :class:`DeepSHAP`.
     """
 
     differentiable: ClassVar[bool] = False
@@ -47,7 +48,7 @@ class ChainedSHAP(Attribution):
     rule: Rule = "rescale"
     check: bool = False
     tolerance: float = 1e-3
-    max_batch: int = 256
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_rule(self.rule, self.tolerance)
@@ -59,7 +60,7 @@ class ChainedSHAP(Attribution):
         references = reference_images(self.references, inputs)
         with torch.no_grad():
             meetings = Meetings(model, self.rule, head_shares(as_head(self.head), target), graph=False)
-            shares = meetings.with_references(inputs, references, self.max_batch)
+            shares = meetings.with_references(inputs, references, rows_at_once(self.max_batch, inputs))
         if self.check:
             shares.check(self.tolerance)
         return shares.values[0]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rightreasons.attribution.forward import check_max_batch, rows_at_once
 from rightreasons.attribution.score import explained
 from rightreasons.attribution.shapley.deep_lift import Rule, check_rule
 from rightreasons.attribution.shapley.meeting import Meetings, Seed, Shares, every_class, off_graph, one_class
@@ -31,6 +32,7 @@ class DeepSHAP(Attribution):
         check: Raise where the values do not sum to the change of the logit.
         tolerance: How much may be missing, as a share of the sum of absolute values.
         max_batch: Pairs of image and reference (and class, for :meth:`all_classes`) at once; bounds the memory.
+            ``None``: 64 on a CPU and 256 elsewhere, and fewer if images are large (of 3x224x224, 3 and 55).
     """
 
     differentiable: ClassVar[bool] = True
@@ -40,7 +42,7 @@ class DeepSHAP(Attribution):
     rule: Rule = "rescale"
     check: bool = False
     tolerance: float = 1e-3
-    max_batch: int = 256
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         check_rule(self.rule, self.tolerance)
@@ -79,13 +81,15 @@ class DeepSHAP(Attribution):
         references = reference_images(self.references, inputs)
         with torch.set_grad_enabled(graph):
             meetings = Meetings(model, self.rule, seed, graph)
-            shares = meetings.with_references(inputs, references, max(1, self.max_batch // classes))
+            shares = meetings.with_references(
+                inputs, references, max(1, rows_at_once(self.max_batch, inputs) // classes)
+            )
         if self.check:
             shares.check(self.tolerance)
         return shares
 
 
-def check_references(references: Tensor, max_batch: int) -> None:
+def check_references(references: Tensor, max_batch: int | None) -> None:
     """Refuse an empty background set or batch.
 
     Raises:
@@ -93,8 +97,7 @@ def check_references(references: Tensor, max_batch: int) -> None:
     """
     if not isinstance(references, Tensor) or len(references) == 0:
         raise ValueError("expected references to be at least one image, (R, C, H, W), such as some training images")
-    if max_batch < 1:
-        raise ValueError(f"expected max_batch above 0, got {max_batch}")
+    check_max_batch(max_batch)
 
 
 def reference_images(references: Tensor, inputs: Tensor) -> Tensor:

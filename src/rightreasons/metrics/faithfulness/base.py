@@ -26,8 +26,8 @@ class Faithfulness(Metric):
 
     Args:
         score: What is read off the model.
-        max_batch: Changed images that run through the model at once; bounds the memory. ``None``: 256, and fewer if
-            they are large.
+        max_batch: Changed images that run through the model at once; bounds the memory. ``None``: 256, on a
+            CPU 64, fewer if they are large.
     """
 
     score: Reading = "probability"

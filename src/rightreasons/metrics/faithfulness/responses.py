@@ -73,7 +73,7 @@ class Responses:
             place: Makes the changed images.
             steps: Number of changes; ``place`` is asked for 0 to ``steps - 1``.
             score: What is read off the model.
-            max_batch: Images that run at once; ``None``: 256, fewer if they are large.
+            max_batch: Images that run at once; ``None``: 256, on a CPU 64, fewer if they are large.
             key: Names the changes (the metric's settings); under a name that was used before nothing runs.
         """
         found = self._read.get(key)
@@ -130,7 +130,7 @@ class Responses:
             counts: How many are hidden, from 0 to all.
             baseline: What stands there.
             score: What is read off the model.
-            max_batch: Images that run at once; ``None``: 256, fewer if they are large.
+            max_batch: Images that run at once; ``None``: 256, on a CPU 64, fewer if they are large.
         """
         order, stand_in = self.order(ranks), baseline_of(baseline)
         # With no pixel hidden, or all, the order does not matter; with none the baseline does not either.
