@@ -13,8 +13,7 @@ from pathlib import Path
 
 from rightreasons.experiments import Record, Resources, read_study
 from rightreasons.experiments.config import as_dict
-from rightreasons.experiments.record import key_of
-from rightreasons.experiments.run import RECORD, train
+from rightreasons.experiments.run import RECORD, resolved, train
 from rightreasons.experiments.study import arms_of
 from rightreasons.metrics import mean_sd_interval
 
@@ -28,7 +27,7 @@ def main() -> None:
         study = read_study(asked.study).with_seed(seed)
         for name, config in arms_of(study.run, controls=asked.controls).items():
             path = RECORDS / asked.study / f"seed-{seed}" / f"{name.replace(' ', '-')}.json"
-            if not held(path, key_of("train", as_dict(config))):
+            if not (path.exists() and resolved(Record.read(path)) == as_dict(config)):
                 if asked.table:
                     continue
                 print(f"seed {seed}, {name} ...", flush=True)
@@ -48,10 +47,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="only print what is recorded")
     parser.add_argument("--progress", action="store_true")
     return parser.parse_args()
-
-
-def held(path: Path, key: str) -> bool:
-    return path.exists() and Record.read(path).key == key
 
 
 def table(arms: dict[str, list[Record]]) -> None:

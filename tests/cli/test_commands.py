@@ -1,5 +1,6 @@
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,18 @@ def test_numbers_of_a_class_without_test_images_are_told_as_not_defined(project)
     assert first.code == 0, first
     assert cli("train", *arguments) == first
     assert cli("prove", "run", "run", "--out", "proof").code == 0
+
+
+def test_a_table_runs_what_is_missing_and_prints_what_is_recorded(tmp_path):
+    options = ("--seeds", 1, "--no-controls", "--only", "plain", "--only", "clean bound", "--records", tmp_path / "r")
+    tables = files("rightreasons.experiments").joinpath("tables")
+    plan = tables.joinpath("digits.toml").read_text(encoding="utf-8")
+    (tmp_path / "mini.toml").write_text(plan.replace("epochs = 150", "epochs = 1"))
+    said = cli("table", tmp_path / "mini.toml", *options, "--out", tmp_path / "runs", "--device", "cpu")
+    assert "mini, seed 0, plain" in said.out
+    assert "clean bound" in said.out
+    assert "2 of 2 rows stand on fewer than the protocol's 5 seeds" in " ".join((said.out + said.err).split())
+    again = cli("table", tmp_path / "mini.toml", *options, "--out", tmp_path / "elsewhere", "--device", "cpu")
+    assert "seed 0" not in again.out
+    assert not (tmp_path / "elsewhere").exists()
+    assert "no record of a run" in cli("table", "rrr", "--show", "--records", tmp_path / "none").mistake

@@ -7,7 +7,7 @@ import pytest
 import rightreasons
 from tests.cli.conftest import cli, control_characters, shell
 
-COMMANDS = ("demo", "data", "masks", "train", "reveal", "evaluate", "revise", "prove")
+COMMANDS = ("demo", "data", "masks", "train", "reveal", "evaluate", "revise", "prove", "table")
 
 
 def test_the_console_script_is_the_entry_point():

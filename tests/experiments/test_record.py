@@ -2,6 +2,7 @@ import json
 import math
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from rightreasons.core import CorruptData, NotWritten
 from rightreasons.experiments import Record, RunConfig, as_dict, environment, make_record
 from rightreasons.experiments import record as module
 from rightreasons.experiments.record import key_of
+from rightreasons.experiments.run import resolved
+from rightreasons.experiments.study import arms_of, read_study
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path):
@@ -79,3 +82,13 @@ def test_the_environment_names_versions_device_and_commit():
 def test_a_machine_without_git_still_writes_its_record(monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     assert environment("cpu")["commit"] in ("unknown (git is not installed)", "released")
+
+
+def test_records_that_ship_are_still_of_the_runs_they_are_of():
+    """Keys that came later have defaults that change nothing, so no run is made again for their sake."""
+    folder = Path(__file__).parents[2] / "benchmarks" / "records" / "decoy-rrr"
+    for seed in range(5):
+        arms = arms_of(read_study("decoy-rrr").with_seed(seed).run, controls=True)
+        for name, config in arms.items():
+            record = Record.read(folder / f"seed-{seed}" / f"{name.replace(' ', '-')}.json")
+            assert resolved(record) == as_dict(config)

@@ -17,7 +17,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from rightreasons.experiments import Proof, Run
-    from rightreasons.metrics import Estimate
+    from rightreasons.experiments.table import PublishedValue, TablePlan, TableRow
+    from rightreasons.metrics import Estimate, SeedSummary
     from rightreasons.reports import Gallery
 
 # Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
@@ -48,6 +49,47 @@ def proof_table(proof: Proof) -> None:
     console.print(shown)
     if proof.controls:
         _controls_table(proof)
+
+
+def published_table(plan: TablePlan, rows: Sequence[TableRow]) -> None:
+    """A published table beside ours: mean and sd over seeds, the lead over plain with its interval, the cost."""
+    shown = _plain_table(f"{plan.title} ({plan.name})")
+    shown.caption = (
+        "test accuracy in per cent, mean and sample sd over seeds; the lead over plain in points, paired by seed, with "
+        f"its 95 % t interval; cost in seconds as a multiple of plain. Protocol: {plan.source}"
+    )
+    shown.add_column("arm", overflow="fold", min_width=12)
+    for name in ("ours", "lead over plain", "worst class", "published", "cost", "seeds"):
+        shown.add_column(name, justify="right", no_wrap=name not in ("published", "lead over plain"))
+    for row in rows:
+        shown.add_row(
+            escape(row.name),
+            _mean_sd(row.accuracy),
+            "" if row.lead is None else f"{row.lead.mean:+.1f} [dim]\\[{_end(row.lead.low)}, {_end(row.lead.high)}][/]",
+            f"{row.worst_class.mean:.1f}",
+            ", ".join(map(_published, row.published)),
+            "" if row.cost is None else f"{row.cost:.2f}",
+            str(row.seeds),
+        )
+    console.print(shown)
+    if any(value.mark != "read" for row in rows for value in row.published):
+        console.print("[dim]* not read in a source of its own: see the table's file before citing it[/]")
+    few = [row.name for row in rows if row.seeds < plan.seeds]
+    if few:
+        warn(f"{len(few)} of {len(rows)} rows stand on fewer than the protocol's {plan.seeds} seeds")
+
+
+def _published(value: PublishedValue) -> str:
+    sd = "" if value.sd is None else f" ± {value.sd:g}"
+    return f"{value.value:g}{sd}" + ("" if value.mark == "read" else "*")
+
+
+def _mean_sd(found: SeedSummary) -> str:
+    return f"{found.mean:.2f}" + ("" if math.isnan(found.sd) else f" ± {found.sd:.2f}")
+
+
+def _end(value: float) -> str:
+    return "?" if math.isnan(value) else f"{value:+.1f}"
 
 
 def _controls_table(proof: Proof) -> None:
@@ -105,6 +147,11 @@ def revealed(gallery: Gallery) -> None:
             warn(f"{maps.titles[name]}: {told.undefined:,} maps are not finite; the index leaves their numbers empty")
     unfit(maps.unfit)
     written(maps.out, "shards/", "index.jsonl", "index.csv", "index.html", "reveal.json")
+
+
+def say(text: str) -> None:
+    """One line about what is being done."""
+    console.print(escape(text), soft_wrap=True)
 
 
 def unfit(reasons: Mapping[str, str]) -> None:

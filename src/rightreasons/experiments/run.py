@@ -15,7 +15,7 @@ from rightreasons.core import BadModel, CorruptData, NotWritten, ResumeRefused
 from rightreasons.data import ImageDataset
 from rightreasons.experiments.build import Splits, build_fit_settings, build_model, build_run, check_names
 from rightreasons.experiments.config import RunConfig, as_dict, parse_run, read_toml, to_toml
-from rightreasons.experiments.record import Record, environment, key_of, make_record
+from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.metrics import classification_report
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import load_weights, save_weights, write_whole
@@ -139,10 +139,7 @@ def refuse_other_run(out: Path, config: RunConfig) -> None:
     """
     wanted = as_dict(config)
     if (out / RECORD).exists():
-        record = Record.read(out / RECORD)
-        if record.key == key_of("train", wanted):
-            return
-        held = record.config
+        held = resolved(Record.read(out / RECORD))
     elif (out / CHECKPOINT).exists() and (out / CONFIG).exists():
         held = as_dict(parse_run(read_toml(out / CONFIG)))
     else:
@@ -154,6 +151,18 @@ def refuse_other_run(out: Path, config: RunConfig) -> None:
         raise ResumeRefused(
             f"{out} holds another run: {differing}. Name another folder for this one, or remove that one"
         )
+
+
+def resolved(record: Record) -> dict[str, Any]:
+    """The configuration of a record with what has a default by now filled in: older records know fewer keys.
+
+    Raises:
+        CorruptData: It is not the record of a run.
+    """
+    try:
+        return as_dict(parse_run(record.config))
+    except ValueError as error:
+        raise CorruptData(f"the record holds no configuration of a run: {error}") from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
