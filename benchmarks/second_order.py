@@ -7,9 +7,8 @@ RRR on the map, and the gradient with respect to the weights; a method of the im
 The map's own cost is that of a call off the graph.
 
 Counting passes, forward being 1 and the way back to the images 1: a plain step is 3; a map of n passes of its own costs
-2n
-off the graph and 6n in a step, since each of its products is differentiated twice. So with many passes of its own the
-ratio is (3 + 6n) / (3 + 4n), up to 1.5, and with the step's own pass it is 6 / 7.
+2n off the graph and 6n in a step, since each of its products is differentiated twice. So with many passes of its own
+the ratio is (3 + 6n) / (3 + 4n), up to 1.5, and with the step's own pass it is 6 / 7.
 """
 
 from __future__ import annotations

@@ -76,6 +76,16 @@ def test_a_target_raises_the_weight_while_too_much_lies_in_the_wrong_place_and_l
     assert moved == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_target_that_was_long_satisfied_comes_back_in_time():
+    weighing = Weighing(Target(share=0.1, rate=0.2))
+    weighing.log_weight.fill_(0.0)
+    for _ in range(500):
+        weighing.ascend(torch.tensor(0.0), weighing.rule)
+    for _ in range(35):
+        weighing.ascend(torch.tensor(1.0), weighing.rule)
+    assert float(weighing.weight(torch.zeros(()))) == pytest.approx(1.0)
+
+
 def test_the_share_is_what_lies_in_irrelevant_pixels_over_chance(tiny, toy):
     model, batch = tiny(dropout=0.0), toy().batch(torch.arange(12))
     values = Saliency(score="sum_log_probabilities").per_channel(model, batch.inputs, batch.target).detach().abs()

@@ -19,7 +19,7 @@ class Projection(nn.Module):
     that of images with the artifact it puts it into all images (A-ClArC), so that layers behind it, trained on, learn
     that it says nothing.
 
-    Source: Anders et al. 2022, arXiv:1912.11425, Eqs. 4-6; several directions are a subspace here.
+    Source: Anders et al. 2022, arXiv:1912.11425; several directions are a subspace here.
 
     Args:
         directions: One a row, (directions, features); need not be orthogonal.

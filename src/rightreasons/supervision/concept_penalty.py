@@ -30,7 +30,7 @@ class RRClArC(ExplanationLoss):
     images with and without the artifact (``rightreasons.concepts``). Several directions count as the subspace that
     they span.
 
-    Source: Dreyer et al. 2024, arXiv:2308.09437, Eqs. 6-8.
+    Source: Dreyer et al. 2024, arXiv:2308.09437.
 
     Args:
         directions: One a row, (directions, features).

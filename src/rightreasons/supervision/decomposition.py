@@ -33,7 +33,7 @@ class CDEP(ExplanationLoss):
     With ``random_pixels`` no mask is needed: each of so many pixels, drawn anew for each batch in proportion to their
     mean value over its images, must decide nothing alone, as on the paper's ColorMNIST, whose color must not matter.
 
-    Source: Rieger et al. 2020, arXiv:1909.13584, Eqs. 4-6; the softmax of the pair as in the authors' code.
+    Source: Rieger et al. 2020, arXiv:1909.13584; the softmax of the pair as in the authors' code.
 
     Args:
         random_pixels: Penalize so many random pixels of each batch in place of the irrelevant ones.

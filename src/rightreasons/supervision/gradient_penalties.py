@@ -66,7 +66,7 @@ class CosineRRR(ExplanationLoss):
     The gradient's size is its absolute value summed over channels. The loss lies between 0 and 1 whatever the network
     and the range of its pixels, so that a weight means the same everywhere; an image whose gradient is zero costs 0.
 
-    Source: the cosine form of the gradient penalty in Dreyer et al. 2023 (Reveal to Revise), arXiv:2303.12641; there
+    Source: the cosine form of the gradient penalty in Pahde et al. 2023 (Reveal to Revise), arXiv:2303.12641; there
     channels are summed before the absolute value is taken, here after, so that they cannot hide each other.
 
     Args:

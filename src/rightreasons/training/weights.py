@@ -16,6 +16,9 @@ from rightreasons.core.tensors import unit_maximum
 _MEMORY = 0.9
 """Of the running mean of measured ratios: some ten measurements."""
 
+_LOWEST = math.log(1e-3)
+"""How far a satisfied target lowers the balanced weight: not so far that it could not come back in time."""
+
 
 @dataclass(frozen=True)
 class Balance:
@@ -145,7 +148,7 @@ class Weighing(nn.Module):
         """Raise or lower the weight by how far the share is from its target; never beyond the balanced one."""
         excess = _mean_over_processes((share.double() / rule.share).clamp(min=math.exp(-1), max=math.e).log())
         if bool(torch.isfinite(excess)):
-            self.log_multiplier.add_(rule.rate * excess).clamp_(max=0.0)
+            self.log_multiplier.add_(rule.rate * excess).clamp_(min=_LOWEST, max=0.0)
 
     def due(self) -> bool:
         """Whether this step measures; counts the step."""
