@@ -37,7 +37,7 @@ def ablated_by_hand(net, layer, inputs, target, score="logit"):
         dimension = 1 if activation.ndim == 4 else 2
         whole = explained(net(image), label, score)
         heatmap = 0
-        for k, one in enumerate(on_grid(activation, layer, image)[0]):
+        for k, one in enumerate(on_grid(activation, layer, image, net)[0]):
 
             def without(module, args, output, k=k):
                 return output.index_fill(dimension, torch.tensor([k]), 0)  # noqa: B023
@@ -161,3 +161,17 @@ def test_wrong_settings_are_refused():
     for bad in ({"max_batch": 0}, {"rerun": "tail"}, {"score": "loud"}):
         with pytest.raises(ValueError, match="expected"):
             AblationCAM(**bad)
+
+
+def test_without_max_batch_the_budget_is_that_of_all_methods_and_counts_activations():
+    net, (inputs, target) = network("relu"), images(70)
+    seen = []
+    net[4].register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    with torch.no_grad():
+        maps = adapt(net).trace(inputs[:1], ["3"]).activations["3"].shape[1]
+        seen.clear()
+        AblationCAM("3")(adapt(net), inputs, target)
+    assert AblationCAM().max_batch is None
+    # After the pass of all, behind the layer run so many images that with all maps they are 64.
+    assert maps == 5
+    assert {shape[0] for shape in seen} == {70, 12, 70 % 12}

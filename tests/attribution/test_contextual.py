@@ -122,3 +122,92 @@ def test_an_operator_without_a_rule_is_named():
     found = decompose(adapt(network("transformer")), images(2)[0], graph=False)
     with pytest.raises(BadModel, match="no rule for the operator 'layer_norm'"):
         found.part(mask_of(2))
+
+
+class Then(nn.Module):
+    """An operator on the image, and a dense layer."""
+
+    def __init__(self, operator, weight) -> None:
+        super().__init__()
+        self.operator = operator
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+
+    def forward(self, x):
+        return F.linear(self.operator(x).flatten(1), self.weight)
+
+
+PIXELS = torch.tensor([0.2, 0.9]).double().view(1, 1, 1, 2)
+LEFT = torch.tensor([1.0, 0.0]).double().view(1, 1, 1, 2)
+
+
+def part_of(operator, weight):
+    found = decompose(adapt(Then(operator, weight)), PIXELS, graph=False)
+    return found.part(LEFT).item(), found.logits.item()
+
+
+@pytest.mark.parametrize("value", [1.0, 3.0, -2.0])
+def test_a_constant_beside_the_image_is_no_pixel(value):
+    """As a bias that neither part nor rest reaches, it is halved, whatever its value."""
+    beside = {
+        "cat": lambda x: torch.cat([x, torch.full_like(x, value)], dim=1),
+        "stack": lambda x: torch.stack([x, torch.full_like(x, value)], dim=1),
+    }
+    for operator in beside.values():
+        part, whole = part_of(operator, [[0.0, 0.0, 1.0, 1.0]])
+        assert whole == pytest.approx(2 * value)
+        assert part == pytest.approx(value)
+    for operator in (
+        lambda x: F.pad(x, (0, 1), value=value)[..., 2:],
+        lambda x: x.masked_fill(torch.tensor([True, False]), value)[..., :1],
+        lambda x: torch.where(torch.tensor([True, False]), value, x)[..., :1],
+    ):
+        part, whole = part_of(operator, [[1.0]])
+        assert (part, whole) == (pytest.approx(value / 2), pytest.approx(value))
+
+
+def test_coordinates_beside_the_image_leave_the_pixels_their_own():
+    """The network of coordinate convolutions, with all weight on the pixels."""
+    grid = torch.tensor([-1.0, 1.0]).double().view(1, 1, 1, 2)
+    part, whole = part_of(lambda x: torch.cat([x, grid], dim=1), [[2.0, 3.0, 0.0, 0.0]])
+    assert (part, whole) == (pytest.approx(0.4), pytest.approx(0.4 + 2.7))
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [
+        (lambda x: F.avg_pool2d(x, (1, 2)), 0.1),
+        (lambda x: x.sum(-1), 0.2),
+        (lambda x: (x - 0.1).sum(-1), 0.1),
+        # It is half of the sum, and has half of what is taken off.
+        (lambda x: x.sum(-1) - 0.5, 0.2 - 0.25),
+        # The left pixel is half of the mean, and has half of what standardizes it.
+        (lambda x: (x.mean(-1) - 0.4) / 0.5, (0.1 - 0.2) / 0.5),
+        (lambda x: F.interpolate(x, size=(1, 1), mode="area") * 2 - 1, 0.2 - 0.5),
+        (lambda x: F.pad(x - 0.5, (1, 1)).sum(-1), -0.3),
+    ],
+)
+def test_means_and_sums_of_pixels_are_shared_by_what_each_pixel_brings(operator, expected):
+    assert part_of(operator, [[1.0]])[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("activation", [nn.Sigmoid(), nn.Softplus(), nn.Tanh()], ids=repr)
+def test_the_part_behind_an_activation_is_over_what_nothing_makes_of_it(activation):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 3, bias=False), activation).double()
+    found = decompose(adapt(net), PIXELS, graph=False).part(LEFT)
+    expected = activation(net[1].weight[:, 0] * 0.2) - activation(torch.zeros(3).double())
+    torch.testing.assert_close(found[0], expected)
+    assert not decompose(adapt(net), PIXELS, graph=False).part(0 * LEFT).any()
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (lambda x: torch.ones(1).double() / x, "'div' by values of the image"),
+        (lambda x: torch.ones(1).double() / F.conv2d(x, torch.ones(1, 1, 1, 1).double()), "'div' by values"),
+        (lambda x: torch.div(x, 0.3, rounding_mode="floor"), "'div' that rounds"),
+        (lambda x: x * (x > 0.5), "compares values of the image"),
+    ],
+)
+def test_divisors_and_masks_made_of_the_image_are_refused(operator, message):
+    with pytest.raises(BadModel, match=message):
+        part_of(operator, [[1.0, 1.0]])

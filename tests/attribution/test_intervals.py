@@ -87,3 +87,110 @@ def test_what_has_no_bounds_is_named():
     gelu = nn.Sequential(nn.Flatten(), nn.Linear(288, 3), nn.GELU()).double()
     with pytest.raises(BadModel, match="'gelu' has no bounds"):
         bounds(adapt(gelu), images(3)[0], radius(), graph=False)
+
+
+class Of(nn.Module):
+    """An operator on the image itself, and nothing else."""
+
+    def __init__(self, operator) -> None:
+        super().__init__()
+        self.operator = operator
+
+    def forward(self, x):
+        return self.operator(x).flatten(1)
+
+
+def of(operator, inputs, size=0.1):
+    return bounds(adapt(Of(operator)), inputs, torch.full_like(inputs, size), graph=False)
+
+
+COUNTING = torch.tensor([[-3.0, 0.5], [2.0, -1.0]], dtype=torch.float64)
+LINEAR = {
+    "x + x": (lambda x: x + x, 0.2),
+    "x - c": (lambda x: x - COUNTING, 0.1),
+    "c - x": (lambda x: COUNTING - x, 0.1),
+    "c x": (lambda x: x * COUNTING, 0.1 * COUNTING.abs()),
+    "x / c": (lambda x: x / COUNTING, 0.1 / COUNTING.abs()),
+    "pad": (lambda x: F.pad(x, (0, 1), value=3.0)[..., :2], 0.1),
+}
+
+
+@pytest.mark.parametrize("name", list(LINEAR))
+def test_sums_and_multiples_have_the_bounds_of_their_formula(name):
+    operator, width = LINEAR[name]
+    inputs = torch.rand(2, 1, 2, 2, dtype=torch.float64)
+    found, center = of(operator, inputs).logits, operator(inputs).flatten(1)
+    width = torch.as_tensor(width, dtype=torch.float64).expand(2, 2).flatten()
+    torch.testing.assert_close(found.low, center - width)
+    torch.testing.assert_close(found.high, center + width)
+
+
+def test_the_gradient_through_constants_of_both_signs_that_share_a_pixel():
+    """Two channels of one pixel, times 1 and times -1: the ways back add, they do not cancel."""
+    signs = torch.tensor([1.0, -1.0]).double().view(1, 2, 1, 1)
+    found = of(lambda x: x * signs, torch.rand(1, 1, 1, 1).double())
+    low, high = found.gradient(Interval(-torch.ones(1, 2).double(), torch.ones(1, 2).double()))
+    assert (low.item(), high.item()) == (-2.0, 2.0)
+
+
+COMPARING = {
+    "a choice": lambda h: torch.where(h > 0, h, 0.0),
+    "a product": lambda h: h * (h > 0),
+    "a mask of numbers": lambda h: h + (h > 0).double(),
+    "a mask turned round": lambda h: h.masked_fill(~(h > 0), 0.0),
+    "an index": lambda h: h.gather(-1, h.argmax(-1, keepdim=True)),
+    "places of maxima": lambda h: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2),
+    "a branch": lambda h: 2 * h if (h > 0).any() else h,
+    "constants chosen": lambda h: h + torch.ones_like(h)[h > -9].sum(),
+}
+
+
+@pytest.mark.parametrize("name", list(COMPARING))
+def test_what_compares_values_has_no_bounds(name):
+    """relu(x - 0.5) at 0.4 can reach 0.4 within 0.5; as a choice by a constant mask it seemed to stay at 0."""
+    with pytest.raises(BadModel, match="compares values of the image"):
+        of(lambda x: COMPARING[name](x - 0.5), torch.full((1, 1, 2, 2), 0.4).double(), 0.5)
+
+
+def test_masks_and_choices_that_do_not_hang_on_the_image_stay():
+    inputs, kept = torch.rand(1, 1, 2, 2).double(), COUNTING > 0
+    found = of(lambda x: torch.where(kept & torch.ones_like(x, dtype=torch.bool), x, 0.0), inputs).logits
+    torch.testing.assert_close(found.high, torch.where(kept, inputs + 0.1, 0.0).flatten(1))
+
+
+UNBOUNDED = {
+    "bicubic": (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), "'interpolate' with negative weights"),
+    "one over the image": (lambda x: torch.ones(1).double() / x, "'div' by values of the image"),
+    "a rounding division": (lambda x: torch.div(x, 0.3, rounding_mode="floor"), "'div' that rounds"),
+    "a falling leaky ReLU": (lambda x: F.leaky_relu(x, -1.0), "'leaky_relu' that falls"),
+    "alpha dropout": (lambda x: F.alpha_dropout(x, 0.5, training=True), "'alpha_dropout' in training mode"),
+}
+
+
+@pytest.mark.parametrize("name", list(UNBOUNDED))
+def test_operators_that_have_no_bounds_as_they_are_used_are_named(name):
+    operator, message = UNBOUNDED[name]
+    with pytest.raises(BadModel, match=message):
+        of(operator, torch.rand(1, 1, 4, 4).double() - 0.5)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "area"])
+def test_other_interpolation_is_a_mean(mode):
+    def bigger(x):
+        return F.interpolate(x, size=(5, 7), mode=mode)
+
+    inputs = torch.rand(1, 1, 4, 4).double()
+    torch.testing.assert_close(of(bigger, inputs).logits.high, bigger(inputs).flatten(1) + 0.1)
+
+
+def test_a_steep_leaky_relu_has_its_derivatives_in_order():
+    low, high = of(lambda x: F.leaky_relu(x, 3.0), torch.zeros(1, 1, 1, 1).double()).gradient(
+        Interval(torch.ones(1, 1).double(), torch.ones(1, 1).double())
+    )
+    assert (low.item(), high.item()) == (1.0, 3.0)
+
+
+def test_windows_over_the_edge_are_named():
+    found = of(lambda x: F.max_pool2d(x, 2, ceil_mode=True), torch.rand(1, 1, 3, 3).double())
+    with pytest.raises(BadModel, match="ceil_mode"):
+        found.gradient(Interval(torch.ones(1, 4).double(), torch.ones(1, 4).double()))

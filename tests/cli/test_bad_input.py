@@ -166,7 +166,7 @@ def test_more_classes_than_the_model_has(project):
     fixed = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(432, 2))"
     (project / "two.py").write_text(fixed)
     told = cli("train", "--data", "more", "--model", "two.py:build", "--epochs", 1, "--out", "other").mistake
-    assert told == "label out of range: expected 0 to 1, got 2"
+    assert told == "label out of range: expected 0 to 1, got 2: the network has 2 outputs"
 
 
 def test_images_of_another_size_than_the_model_takes(project):

@@ -78,6 +78,14 @@ def test_ranks_by_hand():
     assert TopKIntersection(share=0.6)(MODEL, batch, heatmap).item() == pytest.approx(3 / 4)
 
 
+def test_a_share_of_the_pixels_is_not_rounded_up_for_what_floats_add_to_it():
+    """0.07 * 100 is 7.000000000000001 in floats: seven pixels, not eight."""
+    heatmap = torch.arange(100, 0, -1.0).view(1, 1, 10, 10)
+    mask = (heatmap > 93).float()
+    assert TopKIntersection(share=0.07)(MODEL, batch_of(mask), heatmap).item() == 1
+    assert TopKIntersection(share=0.071)(MODEL, batch_of(mask), heatmap).item() == pytest.approx(7 / 8)
+
+
 def test_a_plain_loop_says_the_same_of_ranks_and_coverages():
     batch, heatmap = random_case()
     heatmap = (3 * heatmap).round() / 3  # so that pixels tie

@@ -2,15 +2,18 @@ import csv
 import io
 import json
 import math
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
 from rightreasons.attribution import LRP, GradCAM, IntegratedGradients, Saliency
-from rightreasons.core import Attribution, BadModel, CorruptData
+from rightreasons.core import Attribution, BadModel, CorruptData, NotConserved
 from rightreasons.data import Subset, load
 from rightreasons.metrics import (
+    METRICS,
     Deletion,
     EdgeDetector,
     EnergyInMask,
@@ -102,6 +105,96 @@ def test_a_method_that_cannot_explain_the_network_is_told_and_the_controls_stand
         table["stubborn", "deletion"]
     with pytest.raises(KeyError):
         table["nobody", "deletion"]
+
+
+@dataclass(frozen=True)
+class Falters(Attribution):
+    """The gradient, with a NaN in the map of each digit 3."""
+
+    differentiable: ClassVar[bool] = False
+    signed: ClassVar[bool] = True
+
+    def attribute(self, model, inputs, target, *, graph):
+        maps = Saliency().attribute(model, inputs, target, graph=graph)
+        maps[target == 3, 0, 0, 0] = math.nan
+        return maps
+
+
+def test_a_map_that_is_not_finite_has_no_score_and_the_others_keep_theirs(digits):
+    names = ["deletion", "sparseness", "dead_map", "max_sensitivity", "random_logit"]
+    metrics = {**{name: METRICS[name]() for name in names}, "plain": MaxSensitivity(relative=False)}
+    methods = {"gradient": Saliency(), "falters": Falters()}
+    found = evaluate_attributions(Counts(), digits, methods, metrics, images=24, batch_size=8, target="true", seed=1)
+    threes = torch.tensor(found.classes) == 3
+    assert 0 < int(threes.sum()) < 24
+    assert [row.not_finite for row in found.rows] == [0, int(threes.sum()), 0, 0]
+    for name in metrics:
+        expected = found["gradient", name].scores.masked_fill(threes, math.nan)
+        scores = found["falters", name].scores
+        if name == "random_logit":  # the other class is never 3 where it was 3, but may be one elsewhere
+            assert scores[threes].isnan().all()
+        else:
+            torch.testing.assert_close(scores, expected, equal_nan=True)
+        assert found["falters", name].estimate.count == int(scores.isfinite().sum())
+    again = QualityTable.from_json(found.to_json())
+    assert again.rows[1].not_finite == int(threes.sum())
+    line = next(line for line in csv.DictReader(io.StringIO(found.to_csv())) if line["method"] == "falters")
+    assert int(line["not_finite"]) == int(threes.sum())
+
+
+@dataclass(frozen=True)
+class Refuses(Attribution):
+    """The gradient, but not at one of its calls."""
+
+    differentiable: ClassVar[bool] = False
+    signed: ClassVar[bool] = True
+    error: type
+    refused: int
+    calls: list = field(default_factory=list)
+
+    def attribute(self, model, inputs, target, *, graph):
+        self.calls.append(len(inputs))
+        if len(self.calls) == self.refused:
+            raise self.error("relevance was lost")
+        return Saliency().attribute(model, inputs, target, graph=graph)
+
+
+@pytest.mark.parametrize("error", [BadModel, NotConserved])
+@pytest.mark.parametrize(("name", "refused"), [("max_sensitivity", 4), ("parameter_randomization", 5)])
+def test_what_cannot_explain_a_changed_image_or_network_is_that_cells_reason(digits, error, name, refused):
+    """A call of the metric's in the second batch: the first of one, or of two (a layer each)."""
+    kind = METRICS[name](samples=1) if name == "max_sensitivity" else METRICS[name]()
+    metrics, methods = (
+        {"sparseness": Sparseness(), name: kind},
+        {"gradient": Saliency(), "refuses": Refuses(error, refused)},
+    )
+    found = evaluate_attributions(Counts(), digits, methods, metrics, images=8, batch_size=4)
+    cell = found["refuses", name]
+    assert cell.reason == "relevance was lost"
+    assert cell.scores.isnan().all()
+    assert (cell.estimate.count, cell.rank, cell.lead) == (0, None, None)
+    assert found.rows[1].reason == ""
+    assert found["gradient", name].reason == ""
+    assert found["gradient", name].rank == 1
+    torch.testing.assert_close(found["refuses", "sparseness"].scores, found["gradient", "sparseness"].scores)
+    assert QualityTable.from_json(found.to_json())["refuses", name].reason == "relevance was lost"
+    lines = csv.DictReader(io.StringIO(found.to_csv()))
+    assert [line["reason"] for line in lines if line["method"] == "refuses"] == ["", "relevance was lost"]
+
+
+def test_a_method_that_does_not_conserve_relevance_is_told(digits):
+    class Loses(Stubborn):
+        def attribute(self, model, inputs, target, *, graph):
+            raise NotConserved("relevance was lost in linear")
+
+    found = evaluate_attributions(Counts(), digits, {"loses": Loses()}, ["sparseness"], images=4)
+    assert found.rows[0].reason == "relevance was lost in linear"
+
+
+def test_metrics_without_a_seed_draw_their_own_noise(digits):
+    metrics = {"one": MaxSensitivity(seed=None), "other": MaxSensitivity(seed=None)}
+    found = evaluate_attributions(Counts(), digits, ["saliency"], metrics, images=4)
+    assert not torch.equal(found["saliency", "one"].scores, found["saliency", "other"].scores)
 
 
 def test_any_other_error_is_raised(digits):

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from rightreasons.core import Batch
 from rightreasons.metrics import METRICS, EnergyInMask, IoU, MaskF1, MaskPrecision, MaskRecall, PointingGame
 from tests.metrics.maps import NoModel, batch_of, random_case
 
@@ -168,17 +169,18 @@ def test_a_diverged_map_is_refused(name, wrong):
 
 
 @pytest.mark.wrong_types
-@pytest.mark.parametrize("shape", [(12, 3, 9, 9), (11, 1, 9, 9), (12, 81)])
+@pytest.mark.parametrize("shape", [(12, 3, 9, 9), (11, 1, 9, 9), (12, 1, 9, 8), (12, 81)])
 def test_a_heatmap_of_another_shape_is_refused(shape):
     batch, _ = random_case()
-    with pytest.raises(ValueError, match=r"expected heatmaps of shape \(12, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected heatmaps of shape \(12, 1, 9, 9\)"):
         IoU()(MODEL, batch, torch.zeros(shape))
 
 
 @pytest.mark.wrong_types
 def test_a_mask_of_another_size_is_refused():
+    batch = Batch(torch.zeros(1, 1, 4, 4), torch.zeros(1, dtype=torch.long), relevant=square())
     with pytest.raises(ValueError, match="expected a mask of the heatmap's shape"):
-        IoU()(MODEL, batch_of(square()), torch.zeros(1, 1, 4, 4))
+        IoU()(MODEL, batch, torch.zeros(1, 1, 4, 4))
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5, math.nan])

@@ -1,10 +1,12 @@
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
+from torch.nn.utils import prune
 
 from rightreasons.attribution import GradCAM, Saliency
 from rightreasons.core import Attribution, Batch
@@ -68,7 +70,9 @@ def test_the_curve_is_that_of_a_network_whose_layers_were_reset_one_after_the_ot
                 other.get_submodule(layer).reset_parameters()
         moved = Saliency()(adapt(other), batch.inputs, batch.target).detach()
         expected = [spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(heatmap, moved, strict=True)]
-        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.double))
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.double).abs())
+        signed = ParameterRandomization(Saliency(), order=order, absolute=False).curve(model, batch, heatmap)[name]
+        torch.testing.assert_close(signed, torch.tensor(expected, dtype=torch.double))
     torch.testing.assert_close(metric(model, batch, heatmap), torch.stack(list(curve.values())).mean(0))
 
 
@@ -128,6 +132,62 @@ def test_batch_normalization_forgets_its_statistics_and_finds_them_again():
     assert module.running_mean.tolist() == [5, 5, 5]
 
 
+NORMALIZED = [
+    nn.utils.weight_norm,
+    nn.utils.spectral_norm,
+    nn.utils.parametrizations.weight_norm,
+    nn.utils.parametrizations.spectral_norm,
+    partial(prune.random_unstructured, name="weight", amount=0.2),
+]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("normalized", NORMALIZED)
+def test_a_weight_that_is_computed_of_others_is_drawn_anew_with_them(normalized):
+    net = nn.Sequential(nn.Flatten(), normalized(nn.Linear(8, 4)), nn.ReLU(), nn.Linear(4, 3)).double().eval()
+    inputs = torch.rand(2, 2, 2, 2, dtype=torch.double)
+    net(inputs).sum().backward()
+    before, weight = net(inputs), net[1].weight.detach().clone()
+    layers = layers_upwards(adapt(net), inputs[:1])
+    changed = []
+    for module in layers.values():
+        with drawn_anew(module, net, seed=3), torch.no_grad():
+            net(inputs)
+            changed.append(not torch.allclose(net[1].weight, weight))
+        assert torch.equal(net[1].weight, weight)
+        assert torch.equal(net(inputs), before)
+    assert any(changed)
+    batch = Batch(inputs, torch.tensor([0, 1]))
+    heatmap = Saliency()(adapt(net), inputs, batch.target).detach()
+    assert ParameterRandomization(Saliency())(adapt(net), batch, heatmap).isfinite().all()
+
+
+def test_a_module_that_keeps_a_tensor_of_its_last_pass_is_reset():
+    class Keeps(nn.Linear):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    module = Keeps(4, 2)
+    kept = module(torch.rand(3, 4))
+    with drawn_anew(module, nn.Sequential(module), seed=0):
+        module(torch.rand(3, 4))
+    assert module.last is kept
+
+
+def test_without_a_seed_every_call_draws_its_own():
+    model, batch, heatmap = case()
+    for kind in (ParameterRandomization, RandomLogit):
+        found = {tuple(kind(Saliency(), seed=None)(model, batch, heatmap).tolist()) for _ in range(12)}
+        assert len(found) > 1
+    with torch.random.fork_rng():
+        one, other = (ParameterRandomization(Saliency(), seed=None) for _ in range(2))
+        torch.manual_seed(4)
+        first = one(model, batch, heatmap)
+        torch.manual_seed(4)
+        assert torch.equal(first, other(model, batch, heatmap))
+
+
 def test_the_global_generator_goes_on_as_before():
     model, batch, heatmap = case()
     state = torch.get_rng_state()
@@ -158,14 +218,16 @@ def test_the_random_logit_is_another_class():
 
 
 def test_the_class_contrasted_with_turns_the_map_of_two_classes_round():
-    """d(l0 - l1) and d(l1 - l0): opposite maps; their absolute values are the same."""
+    """d(l0 - l1) and d(l1 - l0): opposite maps, which is as alike as can be."""
     linear = adapt(nn.Sequential(nn.Flatten(), nn.Linear(288, 2, bias=False)).double())
     with torch.no_grad():
         linear.network[1].weight[1] = -linear.network[1].weight[0]
     batch = Batch(images(4)[0], torch.tensor([0, 1, 0, 1]))
     heatmap = Saliency()(linear, batch.inputs, batch.target).detach()
-    assert RandomLogit(Saliency())(linear, batch, heatmap).tolist() == pytest.approx([-1] * 4)
-    assert RandomLogit(Saliency(), absolute=True)(linear, batch, heatmap).tolist() == pytest.approx([1] * 4)
+    for similarity in SIMILARITIES:
+        found = RandomLogit(Saliency(), similarity)(linear, batch, heatmap)
+        assert found.tolist() == pytest.approx([1] * 4)
+    assert RandomLogit(Saliency(), absolute=False)(linear, batch, heatmap).tolist() == pytest.approx([-1] * 4)
 
 
 def test_a_contrast_of_each_image_goes_along():

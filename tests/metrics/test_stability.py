@@ -77,6 +77,13 @@ def test_chunks_do_not_change_the_scores(kind):
     torch.testing.assert_close(whole, parts)
 
 
+def test_without_a_seed_every_call_draws_its_own_noise():
+    model, batch, heatmap = case(Saliency())
+    metric = MaxSensitivity(attribution=Saliency(), seed=None)
+    first, second = (metric(model, batch, heatmap) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
 def test_an_image_without_a_range_and_a_map_of_zeros_have_no_score():
     model, batch, heatmap = case(Saliency())
     batch.inputs[1], heatmap[2] = 0.5, 0

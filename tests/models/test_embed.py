@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from rightreasons.attribution import ATTRIBUTIONS, LRP, GradCAM, IntegratedGradients, KernelSHAP
+from rightreasons.attribution import (
+    ATTRIBUTIONS,
+    LRP,
+    DeepLIFT,
+    DeepSHAP,
+    GradCAM,
+    IntegratedGradients,
+    KernelSHAP,
+)
 from rightreasons.core import BadModel, Classifier
 from rightreasons.models import adapt, contrast, embed
 from tests.contracts.test_attributions import METHODS, SETTINGS, make
@@ -168,6 +176,39 @@ def test_one_class_against_another():
     torch.testing.assert_close(lead, expected)
 
 
+class Decoder(nn.Module):
+    """One causal attention over padding on the left: its first queries see no key at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.parts = nn.Embedding(WORDS, WIDTH), nn.Linear(WIDTH, 3 * WIDTH)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, ids):
+        x = self.words(ids)
+        query, key, value = self.parts(x)[:, None].chunk(3, -1)
+        seen = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril() & (ids != 0)[:, None, None]
+        return self.head(
+            (x + nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)[:, 0])[:, -1]
+        )
+
+
+@pytest.mark.parametrize("method", [LRP("epsilon"), DeepLIFT(), DeepSHAP(torch.zeros(2, WIDTH, 1, 6).double())])
+def test_a_query_that_sees_no_key_hands_nothing_on(method):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Decoder().double()
+    ids = torch.tensor([[0, 0, 0, 5, 6, 7], [2, 9, 4, 8, 6, 3]])
+    model = embed(net, ids)
+    values = method(model, model.inputs, TARGET[:2]).detach()
+    assert torch.isfinite(values).all()
+    assert (values[0, :3] == 0).all()
+    assert values[0, 3:].abs().min() > 0
+    if isinstance(method, DeepLIFT):
+        alone = embed(net, ids[:1, 3:])
+        torch.testing.assert_close(values[:1, 3:], method(alone, alone.inputs, TARGET[:1]).detach())
+
+
 def test_relevance_is_conserved_down_to_the_tokens():
     model = embed(network(), IDS)
     account = LRP("epsilon").conservation(model, model.inputs, TARGET)
@@ -194,6 +235,99 @@ def test_the_first_layer_that_meets_the_tokens_is_the_embedding():
     model = embed(net, IDS, embedding="again")
     torch.testing.assert_close(model.inputs, net.again(IDS).detach())
     torch.testing.assert_close(model(model.inputs * 2), 2 * net(IDS))
+
+
+class Siamese(nn.Module):
+    """Two texts and one embedding layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, other, input_ids):
+        there, here = self.words(other).mean(1), self.words(input_ids)
+        return self.head(here.mean(1) * there)
+
+
+def test_only_the_call_that_meets_the_tokens_is_explained():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Siamese().double()
+    call = {"other": IDS.flip(0).roll(1, 1), "input_ids": IDS}
+    model = embed(net, call)
+    torch.testing.assert_close(model(model.inputs), net(**call))
+    there = net.words(call["other"]).mean(1).detach()
+    torch.testing.assert_close(model(2 * model.inputs), net.head(2 * model.inputs.mean(1) * there))
+    values = IntegratedGradients(steps=2)(model, model.inputs, TARGET)
+    each = (net.head.weight[TARGET] * there)[:, None] * model.inputs / IDS.shape[1]
+    torch.testing.assert_close(values, each.sum(-1))
+    # A text beside itself: which of the calls is explained does not hang on what else is in the batch.
+    same = embed(net, {"other": torch.cat([IDS[:1], IDS[:1]]), "input_ids": IDS[:2]})
+    part = same.rows(torch.tensor([0]))
+    torch.testing.assert_close(part(3 * part.inputs), same(3 * same.inputs)[:1])
+
+
+def test_shifted_tokens_run_as_ever():
+    class Shifted(Siamese):
+        def forward(self, ids):
+            return super().forward(ids.roll(1, 1), ids)
+
+    net = Shifted().double()
+    model = embed(net, IDS)
+    torch.testing.assert_close(model(model.inputs), net(IDS))
+    there = net.words(IDS.roll(1, 1)).mean(1)
+    torch.testing.assert_close(model(model.inputs * 2), net.head(2 * model.inputs.mean(1) * there))
+
+
+def test_what_the_embeddings_do_not_stand_for_is_refused():
+    with pytest.raises(BadModel, match="more than once"):
+        embed(Siamese(), {"other": IDS, "input_ids": IDS})
+
+    class Noisy(nn.Embedding):
+        """Leaves some of its numbers beside its output."""
+
+        def forward(self, ids):
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().forward(ids)
+
+    class Remembers(Bag):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = Noisy(WORDS, 4)
+
+        def forward(self, ids):
+            return self.words(ids).mean(1) * self.words.calls
+
+    with pytest.raises(BadModel, match="other logits") as error:
+        embed(Remembers(), IDS)
+    assert "\n" not in str(error.value)
+
+
+def test_a_contrast_hands_the_embeddings_on():
+    model = embed(network(), IDS)
+    assert contrast(model, 1).inputs is model.inputs
+    assert not hasattr(contrast(adapt(network()), 1), "inputs")
+
+
+@pytest.mark.parametrize("method", ["deep_shap", "expected_gradients", "gradient_shap"])
+def test_references_of_tokens_are_embeddings(method):
+    model = embed(network(), IDS)
+    references = model.inputs.flip(0).roll(1, 1)
+    rows = references.mT.unsqueeze(2)
+    found, expected = (make(method, references=r)(model, model.inputs, TARGET) for r in (references, rows))
+    torch.testing.assert_close(found, expected)
+    assert found.abs().sum() > 0
+    with pytest.raises(ValueError, match=r"texts' shape \(6, 8\), got \(5, 8\)"):
+        make(method, references=references[:, :5])(model, model.inputs, TARGET)
+
+
+def test_what_deep_shap_misses_is_known_of_tokens_too():
+    model = embed(network(), IDS)
+    for references in (model.inputs[:1], model.inputs[:1].mT.unsqueeze(2)):
+        short = model.rows(torch.tensor([1]))
+        method = DeepSHAP(references, check=True, tolerance=1e-8)
+        assert method.completeness_error(short, short.inputs, TARGET[1:2]).abs().max() < 1e-10
 
 
 def test_a_training_mode_and_hooks_are_left_alone():

@@ -165,3 +165,13 @@ def test_a_configuration_names_a_weight_in_words(told, meant):
 def test_a_weight_that_is_none_is_refused(told):
     with pytest.raises(ValueError, match="expected"):
         weight_of(told)
+
+
+def test_how_far_a_target_is_away_stands_in_the_history(tiny, toy):
+    objective = Objective({"rrr": Term(RRR(), Target(share=0.3))})
+    line = fit(tiny(dropout=0.0), toy(), objective, FitSettings(epochs=1, batch_size=16)).history[-1]
+    assert 0.3 < line["rrr_share"] < 2
+    assert (
+        "rrr_share"
+        not in fit(tiny(), toy(), Objective({"rrr": Term(RRR(), Balance())}), FitSettings(epochs=1)).history[-1]
+    )

@@ -37,8 +37,7 @@ def scaled_dot_product_attention(
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], dim=-3) for t in (key, value))
     mask = additive(given.get("attn_mask"), query)
     if given.get("is_causal"):
-        future = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril().logical_not()
-        mask = torch.zeros_like(future, dtype=query.dtype).masked_fill(future, -math.inf)
+        mask = causal(query.shape[-2], key.shape[-2], query)
     weights = probabilities(query, key, mask, given.get("scale"))
     weights = weights if kept is None else kept(weights)
     mixed: Tensor = F.dropout(weights, given.get("dropout_p") or 0.0) @ value
@@ -52,13 +51,33 @@ def probabilities(
     scale: float | None = None,
 ) -> Float[Tensor, "... queries keys"]:
     """Softmax(Q K^T * scale + mask); a query whose keys are all masked attends to nothing, as in torch."""
+    scores, nowhere = masked_scores(query, key, mask, scale)
+    return scores.softmax(-1) if nowhere is None else scores.softmax(-1).masked_fill(nowhere, 0.0)
+
+
+def masked_scores(
+    query: Float[Tensor, "... queries features"],
+    key: Float[Tensor, "... keys features"],
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Float[Tensor, "... queries keys"], Tensor | None]:
+    """Q K^T * scale + mask, and which queries, (..., queries, 1), have all keys masked: their scores are not.
+
+    A softmax of nothing but -inf is NaN, so whoever reads the scores takes such queries out; ``None``: there are none.
+    """
     scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
     if mask is None:
-        return scores.softmax(-1)
+        return scores, None
     nowhere = (mask == -math.inf).all(-1, keepdim=True)
     if not bool(nowhere.any()):
-        return (scores + mask).softmax(-1)
-    return (scores + mask.masked_fill(nowhere, 0.0)).softmax(-1).masked_fill(nowhere, 0.0)
+        return scores + mask, None
+    return scores + mask.masked_fill(nowhere, 0.0), nowhere
+
+
+def causal(queries: int, keys: int, like: Tensor) -> Float[Tensor, "queries keys"]:
+    """The mask that hides the keys behind each query, as numbers to add to scores."""
+    future = torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril().logical_not()
+    return torch.zeros_like(future, dtype=like.dtype).masked_fill(future, -math.inf)
 
 
 def additive(mask: Tensor | None, like: Tensor, *, shown: bool = True) -> Tensor | None:

@@ -13,6 +13,7 @@ from rightreasons.attribution.operators import ACTIVATIONS, eagerly
 from rightreasons.attribution.tape import Step, Tape
 from rightreasons.attribution.tape.canonize import affine
 from rightreasons.attribution.tape.names import AVERAGES, MOVES, SUMS
+from rightreasons.attribution.tape.step import misuse
 from rightreasons.core import BadModel, Classifier
 
 
@@ -44,17 +45,16 @@ class Decomposition:
         Raises:
             BadModel: An operator has no rule.
         """
-        shares: list[Tensor] = []
-        for step in self.steps:
-            parents = [self.steps[p] for p in step.parents]
-            given = [shares[p] for p in step.parents]
-            if step.raw:
-                # Ahead of every layer a pixel's value is its own, whatever constants standardize it.
-                shares.append(_moved_mask(step, mask, given))
+        parts: list[Tensor] = []
+        shares: dict[int, Tensor] = {}
+        for number, step in enumerate(self.steps):
+            given = [parts[p] for p in step.parents]
+            if not step.raw:
+                parts.append(_rule(step)(step, [self.steps[p] for p in step.parents], given))
                 continue
-            parts = [s * p.value if p.raw else s for s, p in zip(given, parents, strict=True)]
-            shares.append(_rule(step)(step, parents, parts))
-        return shares[-1]
+            shares[number] = _share(step, shares[step.parents[0]] if step.parents else mask)
+            parts.append(_of_pixels(step, given, shares[number]))
+        return parts[-1]
 
 
 def decompose(model: Classifier, inputs: Float[Tensor, "batch channels height width"], *, graph: bool) -> Decomposition:
@@ -72,10 +72,10 @@ def recorded_steps(
     """The operators of one pass in full precision, the logits last.
 
     Raises:
-        BadModel: An operator cannot be followed.
+        BadModel: An operator cannot be followed, or the network compares values of the image.
     """
     with torch.set_grad_enabled(graph), eagerly(model.network), torch.autocast(inputs.device.type, enabled=False):
-        tape = Tape(inputs, graph=graph)
+        tape = Tape(inputs, graph=graph, constant_masks=False)
         with tape:
             logits = model(tape.start)
         place = tape.place(logits)
@@ -93,21 +93,33 @@ def _rule(step: Step) -> Rule:
     if step.operator in _RULES:
         return _RULES[step.operator]
     sums_only = step.operator in SUMS and (step.operator not in ("mul", "div") or len(step.parents) == 1)
-    if sums_only or step.operator in MOVES | AVERAGES:
+    how = misuse(step)
+    if how is None and (sums_only or step.operator in MOVES | AVERAGES):
         return _affine
+    used = repr(step.operator) if how is None else f"{step.operator!r} {how}"
     raise BadModel(
-        f"contextual decomposition has no rule for the operator {step.operator!r}: it covers convolutions, dense "
+        f"contextual decomposition has no rule for the operator {used}: it covers convolutions, dense "
         "layers, activations such as ReLU, pooling, BatchNorm and residual sums; take a loss on a gradient, such as "
         "RRR, for this network"
     )
 
 
-def _moved_mask(step: Step, mask: Tensor, given: Sequence[Tensor]) -> Tensor:
-    if not given:
+def _share(step: Step, mask: Tensor) -> Tensor:
+    """How much of each value of the image, moved, averaged and scaled, lies in the mask."""
+    if not step.parents or step.operator in SUMS:
         return mask.expand_as(step.value)
-    if step.operator in SUMS:
-        return given[0].expand_as(step.value)
-    return step.again(*given)
+    moved = step.again(mask)
+    return moved / step.again(torch.ones_like(mask)) if step.operator in AVERAGES else moved
+
+
+def _of_pixels(step: Step, given: Sequence[Tensor], share: Tensor) -> Tensor:
+    """Ahead of every layer a pixel's value is its own, whatever constants standardize it."""
+    if not given:
+        return share * step.value
+    if step.operator not in SUMS:
+        return step.again(*given)
+    constant = step.again(torch.zeros_like(given[0]))
+    return step.again(*given) - constant + share * constant
 
 
 def _with_bias(part: Tensor, bias: Tensor, whole: Tensor) -> Tensor:

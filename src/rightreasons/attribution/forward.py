@@ -30,7 +30,7 @@ ResNet-50 an image of 3x224x224 in 0.8 of the time with 3 that it takes with 13.
 def score_of(
     logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"], score: Output
 ) -> Float[Tensor, " batch"]:
-    """One number an image."""
+    """One number an image; of a contrast's leads the probability is that against the other class alone."""
     if score == "probability":
         return explained(logits, target, "log_probability").exp()
     return explained(logits, target, score)

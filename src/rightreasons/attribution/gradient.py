@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rightreasons.attribution.baselines import Baseline, as_baselines
 from rightreasons.attribution.forward import Forward, check_max_batch, rows_at_once
+from rightreasons.attribution.references import References, check_references, reference_images
 from rightreasons.attribution.score import PixelGradient, Score, check_score, explained, gradient
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
@@ -179,7 +180,8 @@ class ExpectedGradients(Attribution):
     Source: Erion et al. 2021, arXiv:1906.10670, Eq. 3.
 
     Args:
-        references: Images to start from, usually some hundred from the training data, (R, C, H, W).
+        references: Images to start from, usually some hundred from the training data, (R, C, H, W); of token
+            embeddings (R, T, D).
         samples: Pairs of reference and point an image.
         seed: Of the pairs; ``None`` draws fresh ones at each call from torch's global generator.
         score: The number that is explained.
@@ -190,7 +192,7 @@ class ExpectedGradients(Attribution):
     differentiable: ClassVar[bool] = True
     signed: ClassVar[bool] = True
 
-    references: Float[Tensor, "references channels height width"] = field(repr=False)
+    references: References = field(repr=False)
     samples: int = 64
     seed: int | None = 0
     score: Score = "logit"
@@ -198,21 +200,14 @@ class ExpectedGradients(Attribution):
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        check_max_batch(self.max_batch)
         _check_positive(samples=self.samples)
-        if not isinstance(self.references, Tensor) or len(self.references) == 0:
-            raise ValueError("expected references to be at least one image, (R, C, H, W), such as some training images")
+        check_references(self.references, self.max_batch)
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """Mean of (x - reference) * d score / d x at random points between them, (B, C, H, W)."""
-        if self.references.shape[1:] != inputs.shape[1:]:
-            raise ValueError(
-                f"expected references of the images' shape {tuple(inputs.shape[1:])}, "
-                f"got {tuple(self.references.shape[1:])}"
-            )
         generator = _generator(self.seed)
         chosen = torch.randint(len(self.references), (self.samples,), generator=generator)
-        references = self.references[chosen].to(inputs)
+        references = reference_images(self.references[chosen], inputs)
         along = torch.rand(self.samples, generator=generator, dtype=inputs.dtype).to(inputs.device)
         along = along.view(-1, *(1,) * (inputs.ndim - 1))
         weights = inputs.new_full((self.samples,), 1 / self.samples)

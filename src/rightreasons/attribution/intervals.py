@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 from rightreasons.attribution.contextual import recorded_steps
 from rightreasons.attribution.operators import words
 from rightreasons.attribution.tape import Step
+from rightreasons.attribution.tape.calls import pair, pulled
 from rightreasons.attribution.tape.canonize import affine
 from rightreasons.attribution.tape.names import AVERAGES, MAXIMA, MOVES, SUMS
+from rightreasons.attribution.tape.step import misuse
 from rightreasons.core import BadModel, Classifier
 
 RISING = words(
@@ -111,8 +113,10 @@ class Bounds:
             scale = _per_channel(affine(step, parents[0].value)[0], message.low)
             return [around(message.center * scale, message.radius * scale.abs())]
         if step.operator in MOVES | AVERAGES | SUMS:
-            centers, radii = (_pulled(step, parents, part) for part in (message.center, message.radius))
-            return [around(c, r.abs()) for c, r in zip(centers, radii, strict=True)]
+            given = [p.value for p in parents]
+            middles = pulled(step, given, message.center)
+            spreads = pulled(_absolute(step), given, message.radius)
+            return [around(middle, spread.abs()) for middle, spread in zip(middles, spreads, strict=True)]
         raise BadModel(
             f"the derivative of the operator {step.operator!r} has no bounds here: convolutions, dense layers, ReLU, "
             "leaky ReLU, softplus, pooling, BatchNorm and residual sums have"
@@ -153,18 +157,41 @@ def _ahead(step: Step, parents: Sequence[Tensor], given: Sequence[Interval]) -> 
     if step.operator == "batch_norm":
         scale, shift = (_per_channel(part, given[0].low) for part in affine(step, parents[0]))
         return around(given[0].center * scale + shift, given[0].radius * scale.abs())
-    if step.operator in RISING | MAXIMA | MOVES | AVERAGES:
+    unbounded = _unbounded(step)
+    if unbounded is None and step.operator in RISING | MAXIMA | MOVES | AVERAGES:
         return Interval(step.again(*(g.low for g in given)), step.again(*(g.high for g in given)))
-    if step.operator in SUMS and (len(given) == 1 or (step.operator in ("add", "sub", "rsub") and not step.kwargs)):
+    plain = len(given) == 1 or (step.operator in ("add", "sub", "rsub") and not step.kwargs)
+    if unbounded is None and step.operator in SUMS and plain:
         center = step.again(*(g.center for g in given))
         if len(given) > 1:
             return around(center, given[0].radius + given[1].radius)
         radius = step.again(given[0].radius) - step.again(torch.zeros_like(given[0].radius))
         return around(center, radius.abs())
+    used = repr(step.operator) if unbounded is None else f"{step.operator!r} {unbounded}"
     raise BadModel(
-        f"the operator {step.operator!r} has no bounds here: convolutions, dense layers, rising activations, pooling, "
-        "BatchNorm and residual sums have"
+        f"the operator {used} has no bounds here: convolutions, dense layers, rising activations, pooling, BatchNorm "
+        "and residual sums have"
     )
+
+
+def _unbounded(step: Step) -> str | None:
+    """How an operator is used that it may fall where its input rises, or is no multiple."""
+    names = ("input", "size", "scale_factor", "mode")
+    if step.operator in ("interpolate", "upsample"):
+        mode = (dict(zip(names, step.args, strict=False)) | step.kwargs).get("mode")
+        return "with negative weights (bicubic)" if mode == "bicubic" else None
+    settings = [s for s in (*step.args[1:], *step.kwargs.values()) if isinstance(s, int | float)]
+    if step.operator in ("leaky_relu", "elu") and any(s < 0 for s in settings):
+        return "that falls below zero"
+    return misuse(step)
+
+
+def _absolute(step: Step) -> Step:
+    """A multiple by the absolute values of its constants."""
+    if step.operator not in ("mul", "div"):
+        return step
+    args = tuple(a.abs() if isinstance(a, Tensor) else a for a in step.args)
+    return replace(step, args=args, kwargs={k: v.abs() if isinstance(v, Tensor) else v for k, v in step.kwargs.items()})
 
 
 def _per_channel(part: Tensor, values: Tensor) -> Tensor:
@@ -172,7 +199,7 @@ def _per_channel(part: Tensor, values: Tensor) -> Tensor:
 
 
 def _derivative(step: Step, inner: Interval) -> Interval:
-    """Of an activation whose derivative never falls."""
+    """Of an activation whose derivative never falls (or never rises: a slope above 1; the ends are then swapped)."""
     if step.operator == "softplus":
         given = dict(zip(("input", "beta"), step.args, strict=False)) | step.kwargs
         beta = given.get("beta", 1)
@@ -189,10 +216,13 @@ def _through_maxima(step: Step, inner: Interval, message: Interval) -> Interval:
     """A value that may be the largest of its window may have its derivative; one that must be, has it."""
     names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
     given = dict(zip(names, step.args, strict=False)) | step.kwargs
-    size = _pair(given["kernel_size"])
-    overlaps = _pair(given.get("stride") or size) != size or _pair(given.get("dilation", 1)) != (1, 1)
-    if overlaps or _pair(given.get("padding", 0)) != (0, 0) or given.get("ceil_mode"):
-        raise BadModel("the derivative of max-pooling over windows that overlap or are padded has no bounds here")
+    size = pair(given["kernel_size"])
+    overlaps = pair(given.get("stride") or size) != size or pair(given.get("dilation", 1)) != [1, 1]
+    if overlaps or pair(given.get("padding", 0)) != [0, 0] or given.get("ceil_mode"):
+        raise BadModel(
+            "the derivative of max-pooling over windows that overlap, are dilated or padded, or reach over the edge "
+            "(ceil_mode) has no bounds here"
+        )
     rows, columns = size
 
     def spread(values: Tensor) -> Tensor:
@@ -206,16 +236,3 @@ def _through_maxima(step: Step, inner: Interval, message: Interval) -> Interval:
     certain = possible & (rivals == 1)
     ends = (kind.to(inner.low.dtype) for kind in (certain, possible))
     return Interval(spread(message.low), spread(message.high)).scaled(Interval(*ends))
-
-
-def _pair(setting: int | Sequence[int]) -> tuple[int, ...]:
-    return (setting, setting) if isinstance(setting, int) else tuple(setting) * (1 if len(setting) == 2 else 2)
-
-
-def _pulled(step: Step, parents: Sequence[Step], slopes: Tensor) -> list[Tensor]:
-    """The operator's own backward."""
-    graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inputs = [p.value.detach().requires_grad_() for p in parents]
-        output = step.again(*inputs)
-    return list(torch.autograd.grad(output, inputs, slopes, create_graph=graph))

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.core import Attribution, BadModel
+from rightreasons.models.contrast import Leads
 
 Score = Literal["logit", "log_probability", "sum_log_probabilities"]
 """``logit`` of the target; its ``log_probability``; or the sum of the log-probabilities of all classes, which has no
-target (Ross et al. 2017, Eq. 1)."""
+target (Ross et al. 2017, Eq. 1). Of a contrast's leads the classes are two, the target and the other one."""
 
 
 def check_score(score: str) -> None:
@@ -30,8 +32,12 @@ def explained(
     logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"], score: Score
 ) -> Float[Tensor, " batch"]:
     """One number an image."""
+    chosen = logits.as_subclass(Tensor).gather(1, target[:, None])[:, 0]
     if score == "logit":
-        return logits.gather(1, target[:, None])[:, 0]
+        return chosen
+    if isinstance(logits, Leads):
+        # The softmax of two logits is the sigmoid of their difference.
+        return F.logsigmoid(chosen) if score == "log_probability" else F.logsigmoid(chosen) + F.logsigmoid(-chosen)
     log_probabilities = logits.log_softmax(dim=1)
     if score == "sum_log_probabilities":
         return log_probabilities.sum(dim=1)

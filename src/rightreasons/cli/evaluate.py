@@ -34,7 +34,7 @@ rightreasons evaluate --model my_net.py:build --weights mine.pt --data photos/ -
 
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run; or give --model and --weights.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="An explainer; may be given several times.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="An explainer; several times, or all.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="A measure; several times, or none for a quick set.")] = None,
     data: Data = None,
     annotations: Annotations = None,
@@ -54,6 +54,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Compare explainers by measures of quality, beside two controls: writes OUT/index.html and OUT/quality.json."""
+    from rightreasons.attribution import ATTRIBUTIONS
     from rightreasons.cli import show
     from rightreasons.cli.settings import changed, data_config, one_process
     from rightreasons.experiments import ModelConfig, QualitySettings, Question, Resources, assess, open_subject
@@ -63,9 +64,8 @@ def evaluate(
     one_process("evaluate")
     if run is not None and run.is_dir() and (model or weights):
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
-    asked = QualitySettings(
-        tuple(method or QualitySettings().methods), tuple(metric or ()), images, target, batch_size, seed
-    )
+    methods = tuple(ATTRIBUTIONS) if method == ["all"] else tuple(method or QualitySettings().methods)
+    asked = QualitySettings(methods, tuple(metric or ()), images, target, batch_size, seed)
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     images_asked = data_config(data, annotations=annotations, decoy=decoy, resize=resize, channels=channels)
     subject = open_subject(run, Question(images_asked, network, layer or "", seed), Resources(device, data_folder))
@@ -75,6 +75,6 @@ def evaluate(
     page = write_quality(content, out / "index.html")
     show.table(*quality_cells(content))
     show.console.print("[dim]* best, or not clearly behind it; ~ not clearly better than a random heatmap[/]")
-    for row in content.refused:
-        show.warn(f"{row.name}: {row.reason}")
+    for name, reason in content.left_out:
+        show.warn(f"{name}: {reason}")
     show.written(out, page.name, "quality.json")

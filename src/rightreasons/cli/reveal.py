@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rightreasons.cli.options import (
+    Annotations,
     Channels,
     Data,
     DataFolder,
@@ -45,6 +46,9 @@ accelerate launch --num_processes 2 -m rightreasons reveal runs/plain --images a
 SHEET = 60
 """Images that fit on a sheet; more are streamed into shards."""
 
+COLUMNS = 3
+"""Shares that fit into a row of the terminal; more get a row each."""
+
 
 def reveal(
     run: Annotated[Path | None, typer.Argument(help="Folder of a finished run; or give --model and --weights.")] = None,
@@ -54,6 +58,7 @@ def reveal(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with explainers and settings: [[method]].")] = None,
     data: Data = None,
+    annotations: Annotations = None,
     decoy: Decoy = None,
     resize: Resize = None,
     channels: Channels = None,
@@ -109,7 +114,7 @@ def reveal(
     if run is not None and run.is_dir() and (model or weights):
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
-    images_asked = data_config(data, decoy=decoy, resize=resize, channels=channels)
+    images_asked = data_config(data, annotations=annotations, decoy=decoy, resize=resize, channels=channels)
     subject = open_subject(run, Question(images_asked, network, layer or "", seed), Resources(device, data_folder))
     if image is not None:
         _picture(subject, image, settings, out, device=device, overlay=overlay)
@@ -166,8 +171,16 @@ def _some(subject: Subject, settings: RevealSettings, out: Path, device: str) ->
 
     found = reveal_images(subject, settings, out, device=device)
     reveal_sheet(found).save(out / "sheet.png")
-    rows = [(str(position), *found.told(row)) for row, position in enumerate(found.index.tolist())]
-    show.table(("image", "truth", "prediction", "sure", *found.shares), rows)
+    images = list(enumerate(found.index.tolist()))
+    if len(found.shares) <= COLUMNS:
+        rows = [(str(position), *found.told(row)) for row, position in images]
+        show.table(("image", "truth", "prediction", "sure", *found.shares), rows)
+    else:
+        rows = [(str(position), found.told(row)[0], *found.said(row)) for row, position in images]
+        show.table(("image", "truth", "prediction", "sure"), rows)
+        show.table(("mean share of the absolute map", ""), found.mean_shares())
+    if settings.against:
+        show.rivals(settings.against, sum(found.said(row)[0] == settings.against for row, _ in images), settings.target)
     show.unfit(found.unfit)
     show.written(out, "sheet.png", "heatmaps.safetensors", "reveal.json")
 

@@ -154,6 +154,17 @@ def say(text: str) -> None:
     console.print(escape(text), soft_wrap=True)
 
 
+def rivals(name: str, count: int, target: str) -> None:
+    """How many images are of the very class that they are explained against."""
+    if count and target == "predicted":
+        note(f"{count} of the images are taken for {name} themselves: against itself a class has an empty map")
+
+
+def note(text: str) -> None:
+    """A quiet line."""
+    console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+
+
 def unfit(reasons: Mapping[str, str]) -> None:
     """Which methods cannot explain the network, and why."""
     for name, reason in reasons.items():

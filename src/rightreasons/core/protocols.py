@@ -143,6 +143,8 @@ class Attribution(ABC):
             BadModel: The layer does not exist or has no spatial map.
         """
         check_pair(inputs, target)
+        if not isinstance(model, Classifier):
+            raise ValueError(f"expected a classifier, got {type(model).__name__}; make one of it: adapt(network)")
         if inputs.ndim == 3:
             return self.per_channel(_TokenRow(model), inputs.mT.unsqueeze(2), target).squeeze(2).mT
         graph = torch.is_grad_enabled() and self.differentiable

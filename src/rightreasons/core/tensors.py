@@ -52,4 +52,7 @@ def check_classes(target: Int[Tensor, " images"], classes: int) -> None:
     """
     low, high = int(target.min()), int(target.max())
     if low < 0 or high >= classes:
-        raise ValueError(f"label out of range: expected 0 to {classes - 1}, got {low if low < 0 else high}")
+        raise ValueError(
+            f"label out of range: expected 0 to {classes - 1}, got {low if low < 0 else high}: "
+            f"the network has {classes} outputs"
+        )

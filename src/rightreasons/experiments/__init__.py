@@ -16,7 +16,7 @@ from rightreasons.experiments.config import (
 from rightreasons.experiments.explain import Explained, explain
 from rightreasons.experiments.proof import Comparison, Control, Proof, figures
 from rightreasons.experiments.prove import Bound, ProofSettings, prove
-from rightreasons.experiments.quality import QualitySettings, assess, default_metrics, read_quality
+from rightreasons.experiments.quality import QualitySettings, assess, read_quality
 from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.experiments.reveal import (
     Conduct,
@@ -74,7 +74,6 @@ __all__ = [
     "build_loss",
     "build_model",
     "compare",
-    "default_metrics",
     "demonstrate",
     "describe",
     "environment",

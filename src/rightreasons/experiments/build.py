@@ -15,7 +15,14 @@ from torch import nn
 
 from rightreasons.attribution import ATTRIBUTIONS
 from rightreasons.attribution.from_data import settings_from
-from rightreasons.core import Attribution, BadModel, Catalogue, ExplanationLoss, RightReasonsError
+from rightreasons.core import (
+    Attribution,
+    BadModel,
+    Catalogue,
+    ExplanationLoss,
+    MissingAnnotation,
+    RightReasonsError,
+)
 from rightreasons.data import (
     DATASETS,
     DECOYS,
@@ -65,6 +72,7 @@ TITLES = {
     "x_grad_cam": "XGrad-CAM",
 }
 FOLDER_TEST_SHARE = 0.2
+CHECKED = 256
 
 
 def check_names(config: RunConfig) -> None:
@@ -272,5 +280,21 @@ def build_fit_settings(config: TrainingConfig, seed: int) -> FitSettings:
 def build_run(config: RunConfig, *, folder: Path | None = None) -> tuple[Splits, AdaptedClassifier, Objective]:
     """All three: images, model and objective."""
     splits = build_data(config.data, seed=config.data_seed, folder=folder)
+    if config.terms and config.data.masks == "true":
+        _refuse_unmarked(splits.train)
     model = build_model(config.model, splits.train.shape, len(splits.train.classes), seed=config.seed)
     return splits, model, build_objective(config.terms, splits.train)
+
+
+def _refuse_unmarked(data: ImageDataset) -> None:
+    """Refuse masks that are all empty, with which an explanation loss would train nothing and say nothing.
+
+    Raises:
+        MissingAnnotation: There are masks, and none has a marked pixel.
+    """
+    for start in range(0, len(data), CHECKED):
+        batch = data.batch(torch.arange(start, min(start + CHECKED, len(data))))
+        masks = [mask for mask in (batch.relevant, batch.irrelevant) if mask is not None]
+        if not masks or any(bool(mask.any()) for mask in masks):
+            return
+    raise MissingAnnotation(f"every mask of {data.name} is empty: nobody has marked a pixel, so nothing can be learned")

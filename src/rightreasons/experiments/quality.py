@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import get_args
 
 from rightreasons.attribution import ATTRIBUTIONS
-from rightreasons.data import ImageDataset
 from rightreasons.experiments.explain import Target
 from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.experiments.run import accelerator_for, make_folder
@@ -17,10 +16,11 @@ from rightreasons.metrics import METRICS, QualityTable, evaluate_attributions
 
 QUALITY = "quality.json"
 QUICK = ("deletion", "insertion", "max_sensitivity", "parameter_randomization", "sparseness")
-"""What is measured unless told otherwise: faithfulness twice, stability, a sanity check, complexity."""
+"""What is measured unless told otherwise: faithfulness twice, stability, a sanity check, complexity.
 
-PLACES = {"relevant": ("relevance_rank_accuracy", "energy_in_mask"), "irrelevant": ("artifact_relevance",)}
-"""And where the images carry masks."""
+Not where a map lies: masks say what the model should look at, so an explainer that shows a model's cheating would come
+out worst.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class QualitySettings:
 
     Attributes:
         methods: Names of explainers.
-        metrics: Names of measures; none takes a quick set that suits the images (``default_metrics``).
+        metrics: Names of measures; none takes a quick set.
         images: How many images, drawn at random.
         target: ``predicted`` or ``true``: the class that is explained.
         batch_size: Images at a time.
@@ -57,19 +57,13 @@ class QualitySettings:
                 catalogue[name]
 
 
-def default_metrics(data: ImageDataset) -> tuple[str, ...]:
-    """The quick set, and scores of place where the images carry masks."""
-    first = data[0]
-    return QUICK + tuple(name for kind, names in PLACES.items() if getattr(first, kind) is not None for name in names)
-
-
 def assess(
     subject: Subject, settings: QualitySettings, out: Path, *, device: str = "auto", progress: bool = False
 ) -> tuple[QualityTable, Record]:
     """Evaluate explainers on a subject; the table goes to ``out/quality.json`` as a record."""
     make_folder(out)
     where = accelerator_for(device).device
-    metrics = settings.metrics or default_metrics(subject.data)
+    metrics = settings.metrics or QUICK
     table = evaluate_attributions(
         subject.model.to(where),
         subject.data,

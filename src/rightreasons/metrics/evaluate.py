@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from rightreasons.attribution import ATTRIBUTIONS
 from rightreasons.attribution.from_data import settings_from
-from rightreasons.core import Attribution, BadModel, Batch, Catalogue, Classifier, Metric
+from rightreasons.core import Attribution, BadModel, Batch, Catalogue, Classifier, Metric, NotConserved
 from rightreasons.core.hooks import modes_kept
 from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
 from rightreasons.metrics.controls import EdgeDetector, RandomHeatmap
 from rightreasons.metrics.faithfulness.responses import Responses
+from rightreasons.metrics.heatmaps import finite_rows
+from rightreasons.metrics.localization import where_defined
 from rightreasons.metrics.quality import Cell, Measure, MethodRow, QualityTable
 from rightreasons.metrics.stability import Moves, UnderNoise
 from rightreasons.metrics.statistics import Estimate, Mean, bootstrap, paired_bootstrap
@@ -33,8 +35,8 @@ Target = Literal["predicted", "true"]
 RANDOM, EDGES = "random heatmap", "edge detector"
 """The controls."""
 
-REFERENCES = 100
-"""Images of the data that a method with references gets if it is named only."""
+REFUSALS = (BadModel, NotConserved)
+"""What a method raises that cannot explain the network."""
 
 
 @runtime_checkable
@@ -62,8 +64,9 @@ def evaluate_attributions(
 
     A method's heatmaps are made once, and so are those of noisy copies for all metrics of stability with the same
     draws. Metrics of faithfulness share their forward passes with each other and, where these do not depend on the
-    heatmap, with all methods. The model is taken in evaluation mode. A method that cannot
-    explain the network (it raises ``BadModel``) stands in the table with its reason.
+    heatmap, with all methods. The model is taken in evaluation mode. A method that cannot explain the network (it
+    raises ``BadModel`` or ``NotConserved``) stands in the table with its reason; where it cannot do so on a metric's
+    noisy images or redrawn weights, that cell does. Images whose heatmap is not finite are counted and have no score.
 
     Args:
         model: A classifier, or a network, which is adapted.
@@ -115,24 +118,40 @@ class _Run:
     scores: list[dict[str, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
     reason: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)
+    not_finite: int = 0
 
     def add(self, responses: Responses, metrics: Mapping[str, Metric]) -> None:
         """Explain a batch and score it."""
         heatmap = None if self.reason else self._heatmap(responses.model, responses.batch)
         if heatmap is not None:
+            finite = finite_rows(heatmap)
+            self.not_finite += int((~finite).sum())
+            heatmap = torch.where(finite.view(-1, 1, 1, 1), heatmap, torch.zeros_like(heatmap))
             moves: dict[tuple[float, ...], Moves] = {}
-            scores = {name: self._score(metric, responses, heatmap, moves) for name, metric in metrics.items()}
-            self.scores.append({name: values.float().cpu() for name, values in scores.items()})
+            scores = {name: self._scored(name, metric, responses, heatmap, moves) for name, metric in metrics.items()}
+            self.scores.append({name: where_defined(each, finite).float().cpu() for name, each in scores.items()})
 
     def _heatmap(self, model: Classifier, batch: Batch) -> Tensor | None:
         start = _now(batch.inputs)
         try:
             return self.method(model, batch.inputs, batch.target)
-        except BadModel as error:
+        except REFUSALS as error:
             self.reason = str(error)
             return None
         finally:
             self.seconds += _now(batch.inputs) - start
+
+    def _scored(
+        self, name: str, metric: Metric, responses: Responses, heatmap: Tensor, moves: dict[tuple[float, ...], Moves]
+    ) -> Float[Tensor, " batch"]:
+        """The metric's scores, NaN from when on it has been refused."""
+        if name not in self.reasons:
+            try:
+                return self._score(metric, responses, heatmap, moves)
+            except REFUSALS as error:
+                self.reasons[name] = str(error)
+        return heatmap.new_full((len(heatmap),), torch.nan)
 
     def _score(
         self, metric: Metric, responses: Responses, heatmap: Tensor, moves: dict[tuple[float, ...], Moves]
@@ -140,15 +159,16 @@ class _Run:
         metric = _with_method(metric, self.method)
         if isinstance(metric, SharesPasses):
             return metric.with_responses(responses, heatmap)
-        if isinstance(metric, UnderNoise) and metric.attribution is self.method:
+        if isinstance(metric, UnderNoise) and metric.attribution is self.method and metric.draws is not None:
             if metric.draws not in moves:
                 moves[metric.draws] = metric.moves(responses.model, responses.batch, heatmap)
             return metric.score(moves[metric.draws])
         return metric(responses.model, responses.batch, heatmap)
 
     def of(self, metric: str) -> Float[Tensor, " images"]:
-        """The scores of all images."""
-        return torch.cat([scores[metric] for scores in self.scores])
+        """The scores of all images; none where the metric was refused for some of them."""
+        found = torch.cat([scores[metric] for scores in self.scores])
+        return torch.full_like(found, torch.nan) if metric in self.reasons else found
 
 
 def _with_method(metric: Metric, method: Attribution) -> Metric:
@@ -240,6 +260,7 @@ def _rows(runs: Mapping[str, _Run], metrics: Mapping[str, Metric], seed: int) ->
             seconds=run.seconds,
             control=name in (RANDOM, EDGES),
             reason=run.reason,
+            not_finite=run.not_finite,
         )
         for name, run in runs.items()
     )
@@ -258,7 +279,7 @@ def _column(metric: str, higher: bool, runs: Mapping[str, _Run], seed: int) -> d
     cells = {}
     for name, values in scores.items():
         if name not in means:
-            cells[name] = Cell(estimates[name], values)
+            cells[name] = Cell(estimates[name], values, reason=runs[name].reasons.get(metric, ""))
             continue
         best = max(means, key=lambda other: means[other])
         rank = 1 + sum(mean > means[name] for mean in means.values())

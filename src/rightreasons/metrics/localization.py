@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rightreasons.core import Batch, Classifier, Metric
 from rightreasons.core.tensors import unit_maximum
+from rightreasons.metrics.heatmaps import checked
 
 
 def values_of(heatmap: Tensor, batch: Batch) -> Float[Tensor, "batch 1 height width"]:
@@ -25,16 +26,9 @@ def values_of(heatmap: Tensor, batch: Batch) -> Float[Tensor, "batch 1 height wi
     No score here changes with the scale of a map, and sums of very small or very large values stay exact.
 
     Raises:
-        ValueError: Not one map an image, or a value is NaN or infinite.
+        ValueError: Not one map of the images' size an image, or a value is NaN or infinite.
     """
-    if heatmap.ndim != 4 or heatmap.shape[:2] != (len(batch), 1):
-        raise ValueError(f"expected heatmaps of shape ({len(batch)}, 1, H, W), got {tuple(heatmap.shape)}")
-    values = heatmap.detach()
-    if not torch.isfinite(values).all():
-        raise ValueError("expected finite heatmaps, got NaN or infinity; has the model diverged?")
-    if values.dtype in (torch.float16, torch.bfloat16):
-        values = values.float()
-    return unit_maximum(values)
+    return unit_maximum(checked(heatmap, batch))
 
 
 def positive_part(heatmap: Tensor, batch: Batch) -> Float[Tensor, "batch 1 height width"]:

@@ -48,6 +48,7 @@ class Cell:
             without a score.
         lead: Over the random heatmap on the same images, method minus control; ``None`` without a rank.
         behind: Behind the best method on the same images, method minus best; ``None`` without a rank.
+        reason: Why the metric has no score of the method at all; empty where it has.
     """
 
     estimate: Estimate
@@ -55,6 +56,7 @@ class Cell:
     rank: int | None = None
     lead: Estimate | None = None
     behind: Estimate | None = None
+    reason: str = ""
 
     @property
     def leading(self) -> bool:
@@ -83,6 +85,7 @@ class MethodRow:
         seconds: To make the heatmaps of all images.
         control: It knows nothing of the model.
         reason: Why the method cannot explain the network; empty where it can.
+        not_finite: Images whose heatmap has NaN or infinity in it; they have no score.
     """
 
     name: str
@@ -91,6 +94,7 @@ class MethodRow:
     seconds: float
     control: bool = False
     reason: str = ""
+    not_finite: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +154,11 @@ class QualityTable:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         header = ("method", "control", "metric", "higher_is_better", "mean", "low", "high", "images", "rank")
-        writer.writerow((*header, "leading", "verdict", "seconds", "reason"))
+        writer.writerow((*header, "leading", "verdict", "seconds", "reason", "not_finite"))
         for row in self.rows:
             first = (row.name, row.control)
             if row.reason:
-                writer.writerow((*first, *[""] * 9, row.seconds, row.reason))
+                writer.writerow((*first, *[""] * 9, row.seconds, row.reason, row.not_finite))
             for measure in self.measures if row.cells else ():
                 cell = row.cells[measure.name]
                 numbers = (cell.estimate.value, cell.estimate.low, cell.estimate.high, cell.estimate.count, cell.rank)
@@ -168,7 +172,8 @@ class QualityTable:
                         cell.leading,
                         verdict,
                         row.seconds,
-                        row.reason,
+                        cell.reason,
+                        row.not_finite,
                     )
                 )
         return out.getvalue()
@@ -209,7 +214,7 @@ def _table(found: Mapping[str, Any]) -> QualityTable:
 def _cell(found: Mapping[str, Any]) -> Cell:
     scores = torch.tensor([math.nan if score is None else score for score in found["scores"]])
     lead, behind = (None if found[name] is None else _estimate(found[name]) for name in ("lead", "behind"))
-    return Cell(_estimate(found["estimate"]), scores, found["rank"], lead, behind)
+    return Cell(_estimate(found["estimate"]), scores, found["rank"], lead, behind, found.get("reason", ""))
 
 
 def _estimate(found: Mapping[str, Any]) -> Estimate:

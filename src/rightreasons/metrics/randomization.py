@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rightreasons.attribution.perturbation.masking import generator_of
 from rightreasons.core import Attribution, Batch, Classifier, Metric
+from rightreasons.metrics.heatmaps import checked, finite_rows
 from rightreasons.metrics.localization import where_defined
 from rightreasons.metrics.similarity import Similarity, check_similarity, compared
-from rightreasons.metrics.stability import check_maps, check_method, method_of
+from rightreasons.metrics.stability import check_method, method_of
+from rightreasons.models.contrast import Contrast
 
 Order = Literal["cascading", "independent", "bottom_up"]
 """From the logits downwards, each layer with all above it; each layer alone; or from the image upwards."""
@@ -32,15 +35,16 @@ class _Sanity(Metric):
     Attributes:
         attribution: The method.
         similarity: How two maps of an image are compared.
-        absolute: Compare the absolute values of the maps, so that a map that only turned its sign counts as the same.
-        seed: Of the draws.
+        absolute: A map counts as alike as its negative where that is more alike, so the score is |rho|: one that only
+            turned its sign is no other map. Without it, -1 would be the best score.
+        seed: Of the draws; ``None`` makes fresh ones at each call from torch's global generator.
     """
 
     higher_is_better: ClassVar[bool] = False
     attribution: Attribution | None = None
     similarity: Similarity = "spearman"
-    absolute: bool = False
-    seed: int = 0
+    absolute: bool = True
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         check_method(self.attribution)
@@ -48,14 +52,17 @@ class _Sanity(Metric):
 
     def alike(self, heatmap: Tensor, batch: Batch) -> Callable[[Tensor], Float[Tensor, " batch"]]:
         """A function that says how alike other maps are to these; NaN for one that is not finite."""
-        values = check_maps(heatmap, batch).view(heatmap.shape)
-        compare = compared(self.similarity, values.abs() if self.absolute else values)
+        values = checked(heatmap, batch)
+        compare = compared(self.similarity, values)
 
         def score(other: Tensor) -> Tensor:
             other = other.detach().to(values.dtype)
-            finite = torch.isfinite(other).all(dim=3).all(dim=2)[:, 0]
+            finite = finite_rows(other)
             other = torch.where(finite.view(-1, 1, 1, 1), other, torch.zeros_like(other))
-            return where_defined(compare(other.abs() if self.absolute else other).to(values.dtype), finite)
+            found = compare(other)
+            if self.absolute:
+                found = torch.maximum(found, compare(-other)) if self.similarity == "ssim" else found.abs()
+            return where_defined(found.to(values.dtype), finite)
 
         return score
 
@@ -66,8 +73,9 @@ class ParameterRandomization(_Sanity):
 
     Layers are modules with weights of their own. One is drawn anew by its own ``reset_parameters`` (so batch
     normalization forgets its statistics, too), or from a normal distribution of each parameter's own mean and spread
-    where it has none. The score is the mean similarity over the layers; ``curve`` has each. The same classes are
-    explained throughout. The network gets its own parameters and buffers back, whatever happens.
+    where it has none or where the weight is computed of other parameters (weight and spectral normalization). The score
+    is the mean similarity over the layers; ``curve`` has each. The same classes are explained throughout. The network
+    gets its own parameters and buffers back, whatever happens.
 
     NaN where no layer gives a comparison (a constant map has no ranks).
 
@@ -107,11 +115,13 @@ class ParameterRandomization(_Sanity):
         if not layers:
             raise ValueError("expected a network with weights, got one without any")
         found = {}
+        # Drawn here, since the global generator goes back after each layer.
+        seed = int(torch.randint(2**62, (), generator=generator_of(None))) if self.seed is None else self.seed
         with ExitStack() as cascade:
             for name, module in layers.items():
                 with ExitStack() as alone:
                     stack = alone if self.order == "independent" else cascade
-                    stack.enter_context(drawn_anew(module, model.network, seed=_seed_of(self.seed, name)))
+                    stack.enter_context(drawn_anew(module, model.network, seed=_seed_of(seed, name)))
                     with torch.no_grad():
                         other = method(model, batch.inputs, batch.target)
                 found[name] = alike(other)
@@ -123,7 +133,7 @@ class RandomLogit(_Sanity):
     """Random-logit test: how alike the heatmaps of the explained class and of a random other class are.
 
     The other class is as many steps after the explained one for all images of a batch, so that an image's score does
-    not depend on its batch.
+    not depend on its batch; of a contrast the next one that is not contrasted with, NaN where there is none.
 
     Source: Sixt et al. 2020, arXiv:1912.09818, section 5.
     """
@@ -142,9 +152,20 @@ class RandomLogit(_Sanity):
             classes = model.rows(first)(batch.inputs[:1]).shape[1]
             if classes < 2:
                 raise ValueError("expected a model of at least two classes, got one")
-            steps = int(torch.randint(1, classes, (), generator=torch.Generator().manual_seed(self.seed)))
-            other = method(model, batch.inputs, (batch.target + steps) % classes)
+            steps = int(torch.randint(1, classes, (), generator=generator_of(self.seed)))
+            other = method(model, batch.inputs, _class_after(batch.target, steps, model, classes))
         return self.alike(heatmap, batch)(other)
+
+
+def _class_after(target: Int[Tensor, " batch"], steps: int, model: Classifier, classes: int) -> Int[Tensor, " batch"]:
+    """The class so many steps after the target; of a contrast not its other one, which leads itself by nothing."""
+    chosen = (target + steps) % classes
+    if not isinstance(model, Contrast):
+        return chosen
+    other = torch.as_tensor(model.other, device=target.device).expand_as(target)
+    for _ in range(2):  # past the class contrasted with, and past the target where that comes next
+        chosen = torch.where((chosen == other) | (chosen == target), (chosen + 1) % classes, chosen)
+    return chosen
 
 
 def layers_upwards(model: Classifier, inputs: Float[Tensor, "1 channels height width"]) -> dict[str, nn.Module]:
@@ -184,10 +205,11 @@ def drawn_anew(module: nn.Module, network: nn.Module, *, seed: int) -> Iterator[
     ``.grad`` and graphs that saved them stay valid.
     """
     with _seeded(module, seed):
-        twin = _reset(module) if callable(getattr(module, "reset_parameters", None)) else _redrawn(module)
+        twin = _reset(module) if _resets_its_own(module) else _redrawn(module)
     new = {**twin._parameters, **twin._buffers}
     other = {id(old): new[name] for name, old in _held(module).items() if name in new}
     kept = [(part, name, old) for part in network.modules() for name, old in _held(part).items() if id(old) in other]
+    computed = _plain_tensors(module)
     try:
         for part, name, old in kept:
             _place_of(part, name)[name] = other[id(old)]
@@ -195,6 +217,7 @@ def drawn_anew(module: nn.Module, network: nn.Module, *, seed: int) -> Iterator[
     finally:
         for part, name, old in kept:
             _place_of(part, name)[name] = old
+        vars(module).update(computed)
 
 
 def _held(module: nn.Module) -> dict[str, Tensor]:
@@ -207,8 +230,24 @@ def _place_of(module: nn.Module, name: str) -> MutableMapping[str, Any]:
     return module._parameters if name in module._parameters else module._buffers
 
 
+def _plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that are neither parameters nor buffers: a weight computed at each pass, or one kept of the last."""
+    return {name: values for name, values in vars(module).items() if isinstance(values, Tensor)}
+
+
+def _resets_its_own(module: nn.Module) -> bool:
+    """Whether ``reset_parameters`` draws the module's own parameters.
+
+    Under weight or spectral normalization, or pruning, it writes the weight that is computed of them at each pass.
+    """
+    computed = any(name + end in module._parameters for name in _plain_tensors(module) for end in ("_g", "_orig"))
+    return callable(getattr(module, "reset_parameters", None)) and not computed
+
+
 def _reset(module: nn.Module) -> nn.Module:
-    twin = copy.deepcopy(module)
+    # Torch copies no tensor that is on a graph, which one kept of the last pass is.
+    kept = [values for part in module.modules() for values in _plain_tensors(part).values()]
+    twin = copy.deepcopy(module, {id(values): values.detach().clone() for values in kept})
     twin.reset_parameters()  # type: ignore[operator]
     return twin
 

@@ -16,11 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.attribution.forward import rows_at_once
+from rightreasons.attribution.perturbation.masking import generator_of
 from rightreasons.core import Attribution, Batch, Classifier, Metric
+from rightreasons.metrics.heatmaps import checked
 from rightreasons.metrics.localization import where_defined
-
-ROWS_CPU = 64
-"""On a CPU a backward pass of more images at once only leaves its caches: LeNet takes a tenth longer with 256."""
 
 
 def method_of(metric: Metric, attribution: Attribution | None) -> Attribution:
@@ -46,19 +45,6 @@ def check_method(attribution: Attribution | None) -> None:
     """
     if attribution is not None and not isinstance(attribution, Attribution):
         raise ValueError(f"expected attribution to be an Attribution or None, got {attribution!r}")
-
-
-def check_maps(heatmap: Tensor, batch: Batch) -> Float[Tensor, "batch pixels"]:
-    """The heatmaps off the graph, a row an image, in at least single precision.
-
-    Raises:
-        ValueError: Not one map an image, or a value is NaN or infinite.
-    """
-    if heatmap.ndim != 4 or heatmap.shape[:2] != (len(batch), 1):
-        raise ValueError(f"expected heatmaps of shape ({len(batch)}, 1, H, W), got {tuple(heatmap.shape)}")
-    if not torch.isfinite(heatmap).all():
-        raise ValueError("expected finite heatmaps, got NaN or infinity; has the model diverged?")
-    return heatmap.detach().flatten(1).to(torch.promote_types(heatmap.dtype, torch.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +74,7 @@ class UnderNoise(Metric):
         samples: Noisy copies an image; the method runs once for each.
         radius: Largest change of a pixel, as a share of the image's own range, largest minus smallest value.
         relative: Divide by the norm of the map itself, so that methods of different scales compare.
-        seed: Of the noise.
+        seed: Of the noise; ``None`` draws fresh noise at each call from torch's global generator.
         max_batch: Copies that are explained at once; ``None``: 256, on a CPU 64, and fewer if images are large.
     """
 
@@ -97,7 +83,7 @@ class UnderNoise(Metric):
     samples: int = 10
     radius: float = 0.1
     relative: bool = True
-    seed: int = 0
+    seed: int | None = 0
     max_batch: int | None = None
 
     def __post_init__(self) -> None:
@@ -115,20 +101,20 @@ class UnderNoise(Metric):
         return self.score(self.moves(model, batch, heatmap))
 
     @property
-    def draws(self) -> tuple[float, ...]:
-        """Metrics of one method with the same draws share their moves."""
-        return self.samples, self.radius, self.seed
+    def draws(self) -> tuple[float, ...] | None:
+        """Metrics of one method with the same draws share their moves; ``None`` where each call draws its own."""
+        return None if self.seed is None else (self.samples, self.radius, self.seed)
 
     def moves(self, model: Classifier, batch: Batch, heatmap: Float[Tensor, "batch 1 height width"]) -> Moves:
         """What the noise does to the maps: all passes of the metric."""
         method = method_of(self, self.attribution)
-        maps = check_maps(heatmap, batch)
+        maps = checked(heatmap, batch).flatten(1)
         inputs = batch.inputs.detach()
         reach = self.radius * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))
         noise = self._noise(inputs)
         rows = torch.arange(self.samples * len(batch), device=inputs.device)
         changes, ways = [], []
-        for chunk in torch.split(rows, self._at_once(inputs)):
+        for chunk in torch.split(rows, rows_at_once(self.max_batch, inputs)):
             step, image = chunk // len(batch), chunk % len(batch)
             moved = reach[image].view(-1, 1, 1, 1) * noise[step]
             with torch.no_grad():
@@ -143,14 +129,10 @@ class UnderNoise(Metric):
         changes = self.together(moves) / moves.size if self.relative else self.together(moves)
         return where_defined(changes, (moves.way.amax(dim=0) > 0) & ((moves.size > 0) | (not self.relative)))
 
-    def _at_once(self, inputs: Tensor) -> int:
-        whole = rows_at_once(self.max_batch, inputs)
-        return min(whole, ROWS_CPU) if self.max_batch is None and inputs.device.type == "cpu" else whole
-
     def _noise(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "samples _ height width"]:
         """Draws from -1 to 1, one a sample for all images."""
         shape = (self.samples, *inputs.shape[1:])
-        draws = torch.rand(shape, generator=torch.Generator().manual_seed(self.seed), dtype=torch.double)
+        draws = torch.rand(shape, generator=generator_of(self.seed), dtype=torch.double)
         return (2 * draws - 1).to(inputs.dtype).to(inputs.device)
 
     @abstractmethod
@@ -167,7 +149,7 @@ def _lengths(values: Float[Tensor, "rows ..."]) -> Float[Tensor, " rows"]:
 class MaxSensitivity(UnderNoise):
     """The largest change of the heatmap near the image: max over the copies y of |map(y) - map(x)|, Euclidean.
 
-    Source: Yeh et al. 2019, arXiv:1901.09392, Definition 3 and its Monte-Carlo estimate. Deviations: divided by
+    Source: Yeh et al. 2019, arXiv:1901.09392 (max-sensitivity) and its Monte-Carlo estimate. Deviations: divided by
     |map(x)|, as they do for their tables (``relative=False`` leaves it), and the radius is a share of the image's
     range.
     """
@@ -181,7 +163,7 @@ class MaxSensitivity(UnderNoise):
 class AvgSensitivity(UnderNoise):
     """The mean change of the heatmap near the image, as ``MaxSensitivity`` but the mean over the copies.
 
-    Source: Yeh et al. 2019, arXiv:1901.09392, and Bhatt et al. 2020, arXiv:2005.00631, Definition 3 (average
+    Source: Yeh et al. 2019, arXiv:1901.09392, and Bhatt et al. 2020, arXiv:2005.00631, Definition 2 (average
     sensitivity); deviations as for ``MaxSensitivity``.
     """
 

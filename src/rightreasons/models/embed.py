@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,12 +27,14 @@ class Embedded:
         call: What the network is called with, by the names of its arguments; or the tokens alone.
         embedding: The layer whose output the embeddings stand for.
         inputs: The embeddings of these texts, off the graph.
+        turn: Which of the layer's calls in a pass meets the tokens, from 0.
     """
 
     model: AdaptedClassifier
     call: Tensor | Mapping[str, Tensor]
     embedding: str
     inputs: Float[Tensor, "batch tokens features"]
+    turn: int = 0
 
     @property
     def layer(self) -> str | None:
@@ -55,7 +58,13 @@ class Embedded:
                 f"expected the embeddings of {len(self.tokens)} texts, got {len(inputs)}: the classifier was made for "
                 "another batch"
             )
-        with substituted(self.network, self.embedding, inputs):
+        turns = itertools.count()
+
+        def hand_on(output: Tensor) -> Tensor:
+            # A copy, so that an in-place operation behind the layer cannot alter the caller's tensor.
+            return inputs.clone() if next(turns) == self.turn else output
+
+        with substituted(self.network, self.embedding, hand_on):
             return _run(self.network, self.call)
 
     def trace(self, inputs: Tensor, layers: Sequence[str] = ()) -> Trace:
@@ -74,7 +83,7 @@ class Embedded:
             call: Tensor | Mapping[str, Tensor] = self.call[index.to(self.call.device)]
         else:
             call = {name: values[index.to(values.device)] for name, values in self.call.items()}
-        return Embedded(self.model, call, self.embedding, self.inputs[index.to(self.inputs.device)])
+        return replace(self, call=call, inputs=self.inputs[index.to(self.inputs.device)])
 
 
 def embed(
@@ -83,7 +92,9 @@ def embed(
     """A classifier of token embeddings (B, T, D), which every method explains by one value a token (B, T).
 
     The network runs as ever, with its masks and positions, but that its embedding layer hands on what it is given.
-    So ``embed(network, tokens)`` gives ``model``, and ``attribution(model, model.inputs, target)`` the values.
+    So ``embed(network, tokens)`` gives ``model``, and ``attribution(model, model.inputs, target)`` the values. Where
+    the layer embeds other numbers, too (a second text, the same tokens shifted), those calls run as ever: what they
+    add is held fixed and not explained.
 
     Padding that the network masks gets exactly 0 from gradients, relevance propagation, attention maps and whatever
     hides one token at a time. Methods that draw random masks (``RISE``, ``LIME``, ``KernelSHAP``) or optimize one give
@@ -99,13 +110,13 @@ def embed(
 
     Raises:
         ValueError: The tokens are no whole numbers (B, T), or other tensors have other rows.
-        BadModel: No embedding layer meets the tokens.
+        BadModel: No embedding layer meets the tokens, it meets them twice in a pass, or the network has other logits
+            when it is given these embeddings.
     """
     call: Tensor | Mapping[str, Tensor] = dict(tokens) if isinstance(tokens, Mapping) else tokens
     _check(call)
     adapted = model if isinstance(model, AdaptedClassifier) else adapt(model)
-    name, inputs = _found(adapted.network, call, embedding)
-    return Embedded(adapted, call, name, inputs)
+    return _found(adapted, call, embedding)
 
 
 def _ids(call: Tensor | Mapping[str, Tensor]) -> Int[Tensor, "batch tokens"]:
@@ -129,40 +140,47 @@ def _run(network: nn.Module, call: Tensor | Mapping[str, Tensor]) -> Float[Tenso
     return logits_in(network(call) if isinstance(call, Tensor) else network(**call))
 
 
-def _found(
-    network: nn.Module, call: Tensor | Mapping[str, Tensor], named: str | None
-) -> tuple[str, Float[Tensor, "batch tokens features"]]:
-    """The embedding layer that meets the tokens, and what it makes of them."""
+def _found(model: AdaptedClassifier, call: Tensor | Mapping[str, Tensor], named: str | None) -> Embedded:
+    """The classifier of what the embedding layer that meets the tokens makes of them."""
+    network = model.network
     layers = [n for n, m in network.named_modules() if isinstance(m, nn.Embedding)] if named is None else [named]
     if not layers:
         raise BadModel("the network has no nn.Embedding; name the layer that embeds its tokens")
-    with torch.no_grad(), modes_kept(network), _met(network, layers, _ids(call)) as outputs:
+    with torch.no_grad(), modes_kept(network):
         network.eval()
-        _run(network, call)
-    if not outputs:
-        raise BadModel(f"no layer of {', '.join(layers)} is called with these token numbers; name the embedding")
-    name, values = next(iter(outputs.items()))
-    if values.ndim != 3:
-        raise BadModel(f"layer {name!r} gives shape {tuple(values.shape)}, expected embeddings (B, T, D)")
-    return name, values
+        with _met(network, layers, _ids(call)) as met:
+            logits = _run(network, call)
+        if not met:
+            raise BadModel(f"no layer of {', '.join(layers)} is called with these token numbers; name the embedding")
+        name, values, turn = met[0]
+        if [other for other, _, _ in met].count(name) > 1:
+            raise BadModel(f"layer {name!r} embeds these tokens more than once in a pass; name a layer that runs once")
+        if values.ndim != 3:
+            raise BadModel(f"layer {name!r} gives shape {tuple(values.shape)}, expected embeddings (B, T, D)")
+        found = Embedded(model, call, name, values, turn)
+        if not torch.allclose(found(values), logits, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise BadModel(f"given what layer {name!r} makes of the tokens, the network has other logits than on them")
+    return found
 
 
 @contextmanager
-def _met(network: nn.Module, layers: Sequence[str], ids: Tensor) -> Iterator[dict[str, Tensor]]:
-    """Fill a dictionary with the outputs of those layers that meet the tokens, in the order in which they do."""
-    outputs: dict[str, Tensor] = {}
+def _met(network: nn.Module, layers: Sequence[str], ids: Tensor) -> Iterator[list[tuple[str, Tensor, int]]]:
+    """Fill a list with each call of these layers that meets the tokens: the layer, its output, which of its calls."""
+    met: list[tuple[str, Tensor, int]] = []
 
     def keeping(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        turns = itertools.count()
+
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            seen = args[0] if args else None
+            turn, seen = next(turns), args[0] if args else None
             if isinstance(seen, Tensor) and seen.shape == ids.shape and bool((seen == ids).all()):
-                outputs[name] = output.detach()
+                met.append((name, output.detach(), turn))
 
         return hook
 
     handles = [find_layer(network, name).register_forward_hook(keeping(name)) for name in layers]
     try:
-        yield outputs
+        yield met
     finally:
         for handle in handles:
             handle.remove()

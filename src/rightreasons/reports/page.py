@@ -287,6 +287,12 @@ class PageContent:
     trained_through: str | None = None
 
     @property
+    def telling_is_repaired(self) -> bool:
+        """Whether the example at the top was wrong before and is right after."""
+        found = self.telling
+        return found is not None and not found[0].panels[0].correct and found[0].panels[1].correct
+
+    @property
     def telling(self) -> tuple[Example, str] | None:
         """The example at the top, the first one that was repaired if any was, and the method of its maps.
 

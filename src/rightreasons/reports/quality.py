@@ -136,6 +136,19 @@ class QualityPage:
         return tuple(row for row in self.table.rows if row.control)
 
     @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """What has no score and why: methods, single scores of a method, and maps that are not finite."""
+        told = [(title_of_method(row.name), row.reason) for row in self.refused]
+        for row in self.methods:
+            name = title_of_method(row.name)
+            told += [
+                (f"{name}, {title_of_measure(key)}", cell.reason) for key, cell in row.cells.items() if cell.reason
+            ]
+            if row.not_finite:
+                told.append((name, f"{row.not_finite} of its maps hold NaN or infinity and have no score"))
+        return tuple(told)
+
+    @property
     def refused(self) -> tuple[MethodRow, ...]:
         """The methods that cannot explain the network."""
         return tuple(row for row in self.table.rows if row.reason)
@@ -190,9 +203,14 @@ def _scored(table: QualityTable, measure: Measure) -> bool:
     return any(row.cells[measure.name].estimate.count for row in table.rows if row.cells)
 
 
+def _several(cell: Cell | None) -> bool:
+    """Whether a mean stands on more than one image, so that it has an interval."""
+    return cell is not None and cell.estimate.count > 1
+
+
 def _leaders(page: QualityPage) -> str:
     """Who is the best most often."""
-    measures = page.measures
+    measures = [m for m in page.measures if all(_several(row.cells.get(m.name)) for row in page.methods)]
     if len(page.methods) < 2 or not measures:
         return ""
     wins = {row.name: sum(row.cells[measure.name].leading for measure in measures) for row in page.methods}

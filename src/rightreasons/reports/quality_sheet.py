@@ -52,7 +52,7 @@ def _notes(page: QualityPage, letters: int) -> list[str]:
         "stronger the color, the better the rank in the column. Dot: the best, or not clearly behind it. Triangle: "
         "which way is better. Below the rule: controls that know nothing of the model."
     )
-    refused = [f"{title_of_method(row.name)}: {row.reason}" for row in page.refused]
+    refused = [f"{name}: {reason}" for name, reason in page.left_out]
     return [line for part in (said, page.unmeasured, *refused) for line in textwrap.wrap(part, letters)]
 
 

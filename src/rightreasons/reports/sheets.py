@@ -13,6 +13,8 @@ from rightreasons.experiments import Revealed
 from rightreasons.reports.figures import Array, Heatmap, contact_sheet, figure
 
 SHOWN = 8
+ACROSS = 7
+"""Maps beside an image; further ones come below, beside the image again."""
 
 
 def reveal_sheet(found: Revealed) -> Image.Image:
@@ -23,7 +25,13 @@ def reveal_sheet(found: Revealed) -> Image.Image:
         truth, prediction, confidence, *_ = found.told(row)
         verdict = "right" if truth == prediction else f"wrong, truth {truth}"
         labels.append(f"says {prediction} ({confidence}): {verdict}")
-    return contact_sheet(pictures(found.batch, found.pixel_range), maps, labels)
+    names, images = list(maps), pictures(found.batch, found.pixel_range)
+    blocks = [names[i : i + ACROSS] for i in range(0, len(names), ACROSS)]
+    sheets = [contact_sheet(images, {name: maps[name] for name in block}, labels) for block in blocks]
+    whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
+    for number, sheet in enumerate(sheets):
+        whole.paste(sheet, (0, sum(s.height for s in sheets[:number])))
+    return whole
 
 
 def picture_figure(found: Revealed, *, title: str, against: str = "", overlay: bool = False) -> Image.Image:

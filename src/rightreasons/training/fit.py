@@ -241,7 +241,7 @@ class _Loop:
         """How many images of a batch each part of the loss is a mean of; a term, of the annotated ones."""
         objective, every = self.step.objective, len(batch)
         annotated = every if batch.annotated is None else int(batch.annotated.sum())
-        weights = [f"{name}_weight" for name in self.step.weighings]
+        weights = [f"{name}_{kind}" for name in self.step.weighings for kind in ("weight", "share")]
         return dict.fromkeys(("loss", objective.task_name, *weights), every) | dict.fromkeys(objective.terms, annotated)
 
     def descend(self, loss: Tensor) -> None:

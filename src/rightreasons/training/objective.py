@@ -181,6 +181,10 @@ class TrainingStep(nn.Module):
         parts = self.objective.parts(model, batch, model(batch.inputs))
         weights = self._weights(parts, model, batch)
         found = {f"{name}_weight": torch.as_tensor(weights[name]).detach() for name in self.weighings}
+        for name, weighing in self.weighings.items():
+            if isinstance(weighing, Weighing) and isinstance(weighing.rule, Target):
+                # Before the first measurement nothing is known, and a part must be finite.
+                found[f"{name}_share"] = weighing.share.nan_to_num(0.0).clone()
         return self._all_used({"loss": self.objective.total(parts, weights), **parts, **found})
 
     def _weights(self, parts: Mapping[str, Tensor], model: Classifier, batch: Batch) -> dict[str, float | Tensor]:

@@ -115,6 +115,7 @@ class Weighing(nn.Module):
 
     log_weight: Tensor
     log_multiplier: Tensor
+    share: Tensor
     steps: Tensor
 
     def __init__(self, rule: Balance | Target) -> None:
@@ -123,6 +124,7 @@ class Weighing(nn.Module):
         self.register_buffer("log_weight", torch.tensor(-math.inf, dtype=torch.float64))
         # Below 0: how far a target has lowered the balanced weight.
         self.register_buffer("log_multiplier", torch.tensor(0.0, dtype=torch.float64))
+        self.register_buffer("share", torch.tensor(math.nan, dtype=torch.float64))
         self.register_buffer("steps", torch.tensor(0))
 
     @property
@@ -148,6 +150,7 @@ class Weighing(nn.Module):
         """Raise or lower the weight by how far the share is from its target; never beyond the balanced one."""
         excess = _mean_over_processes((share.double() / rule.share).clamp(min=math.exp(-1), max=math.e).log())
         if bool(torch.isfinite(excess)):
+            self.share.copy_(share)
             self.log_multiplier.add_(rule.rate * excess).clamp_(min=_LOWEST, max=0.0)
 
     def due(self) -> bool:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rightreasons.attribution.perturbation import RISE, MeaningfulPerturbation
 from rightreasons.attribution.perturbation.baselines import ScaledBlur
 from rightreasons.core import NotDifferentiable
-from rightreasons.models import adapt
+from rightreasons.models import adapt, contrast
 from rightreasons.supervision import RRR
 from tests.attribution.perturbation.counting import linear
 from tests.networks import SIDE, images, network
@@ -56,10 +57,34 @@ def test_it_deletes_what_the_score_needs_and_nothing_else():
 
 
 def test_the_jitter_is_four_pixels_of_224():
-    drawn = torch.tensor(MeaningfulPerturbation()._shifts(224))
+    drawn = torch.tensor(MeaningfulPerturbation()._shifts(100, 224))
     assert drawn.min() == -4
     assert drawn.max() == 4
-    assert MeaningfulPerturbation(steps=3)._shifts(28) == [(0, 0)] * 3
+    assert MeaningfulPerturbation(steps=3)._shifts(28, 28) == [(0, 0)] * 3
+
+
+class First(nn.Module):
+    """Reads the first token of a row alone."""
+
+    def forward(self, row):
+        return row[:, :3, 0, 0]
+
+
+def test_a_row_of_tokens_is_not_rolled():
+    method = MeaningfulPerturbation(steps=40, jitter=3, baseline=0.0, score="logit", cells=16, smoothness=0.0)
+    heatmap = method(adapt(First()), torch.ones(2, 4, 1, 16, dtype=torch.float64), torch.tensor([0, 1]))[:, 0, 0]
+    assert (heatmap[:, 0] == 1).all()
+    assert heatmap[:, 1:].max() < 0.01
+    assert MeaningfulPerturbation(steps=3)._shifts(1, 512) == [(0, 0)] * 3
+
+
+def test_parts_of_a_batch_keep_the_class_that_each_is_contrasted_with():
+    inputs, target = images(3)
+    model, other = adapt(network("softplus")), (target + torch.tensor([1, 2, 1])) % 3
+    method = MeaningfulPerturbation(steps=4, cells=6, baseline=0.0, score="logit", max_batch=2)
+    together = method(contrast(model, other), inputs, target)
+    apart = [method(contrast(model, int(other[i])), inputs[i : i + 1], target[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-8, atol=1e-11)
 
 
 def test_it_is_refused_by_a_loss_and_others_of_the_family_are_not():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import (
     ExtraTreesRegressor,
     GradientBoostingClassifier,
@@ -13,7 +14,8 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge, RidgeClassifier
+from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from torch import nn
 
@@ -150,3 +152,44 @@ def test_wrong_sums_and_settings_of_a_chain_are_refused(monkeypatch):
     monkeypatch.setitem(meeting.SWEEPS, "rescale", lambda ends, slopes: 0.9 * sweep(ends, slopes))
     with pytest.raises(NotConserved, match="do not sum"):
         ChainedSHAP(head, REFERENCES, check=True)(adapt(net), inputs, target)
+
+
+def test_a_tree_compares_features_in_single_precision_as_scikit_learn_does():
+    tree = DecisionTreeRegressor(**SMALL).fit([[0.0], [1.0]], [0.0, 1.0])
+    above, right = np.array([[0.5 + 1e-9]]), np.array([[1.0]])
+    assert tree.predict(above) == [0.0]
+    head = as_head(tree)
+    assert head.scores(above).tolist() == [[0.0]]
+    assert head.shapley(right, above, np.array([0])).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("model", "classes"),
+    [
+        (SVC(kernel="linear"), 3),
+        (PoissonRegressor(), 0),
+        (PLSRegression(2), 0),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_weights_that_are_not_what_the_model_says_are_refused(model, classes):
+    """Rows of one class against one, the logarithm of the answer, weights of centered features."""
+    features, labels = data(classes)
+    model.fit(features + 1, labels if classes else np.exp(labels / 4))
+    with pytest.raises(ValueError, match="expected a head to be a fitted linear model") as refusal:
+        as_head(model)
+    assert type(model).__name__ in str(refusal.value)
+    assert ". " not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes"),
+    [(SVC(kernel="linear"), 2), (LinearSVC(), 3), (RidgeClassifier(), 3), (SVR(kernel="linear"), 0), (Ridge(), 0)],
+    ids=lambda m: type(m).__name__ if hasattr(m, "fit") else str(m),
+)
+def test_other_linear_models_are_taken_also_in_single_precision(model, classes):
+    features, labels = data(classes)
+    for kind in (np.float32, np.float64):
+        head = as_head(model.fit(features.astype(kind), labels.astype(kind) if not classes else labels))
+        how = "decision_function" if classes else "predict"
+        np.testing.assert_allclose(head.scores(features), said(model, how, features), atol=1e-4)

@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rightreasons.attribution import BlurredBaseline, ConstantBaseline, DeepLIFT, UniformBaseline
+from rightreasons.attribution import BlurredBaseline, ConstantBaseline, DeepLIFT, DeepSHAP, UniformBaseline
 from rightreasons.attribution.lrp import NotConserved
 from rightreasons.attribution.shapley import meeting
-from rightreasons.core import BadModel
-from rightreasons.models import adapt
+from rightreasons.core import BadModel, Batch
+from rightreasons.models import adapt, contrast
+from rightreasons.models.classifier import record
+from rightreasons.supervision import RRR
+from rightreasons.training import Objective, Term, TrainingStep
 from tests.attribution.lrp.networks import NETWORKS as WRITTEN
 from tests.attribution.lrp.networks import network as written
 from tests.networks import NETWORKS, images, network
@@ -245,3 +248,35 @@ def test_all_classes_are_of_images():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         DeepLIFT(**settings)
+
+
+def passes_of(net):
+    rows = []
+    next(m for m in net.modules() if isinstance(m, nn.Conv2d)).register_forward_hook(
+        lambda module, args, output: rows.append(len(output))
+    )
+    return rows
+
+
+def test_a_shared_baseline_runs_once_also_for_recorded_passes_and_contrasts():
+    net, (inputs, target) = network("relu"), images(8)
+    model, rows = adapt(net), passes_of(net)
+    recorded = record(model, inputs.requires_grad_())
+    for kind, first in ((recorded, [8, 1]), (contrast(model, 1), [8, 1]), (contrast(recorded, 1), [8, 1])):
+        rows.clear()
+        DeepLIFT()(kind, inputs, target)
+        assert rows == first
+        rows.clear()
+        DeepSHAP(images(16, seed=9)[0])(kind, inputs, target)
+        assert sorted(rows) == [1] * 8 + [16]
+    rows.clear()
+    DeepLIFT()(contrast(model, torch.arange(8) % 3), inputs, target)
+    assert rows == [8, 8]  # each with a class of its own
+
+
+def test_in_training_a_shared_baseline_costs_one_image_a_step():
+    net, (inputs, target) = network("relu"), images(8)
+    rows, mask = passes_of(net), torch.ones(8, 1, 12, 12)
+    step = TrainingStep(adapt(net), Objective({"rrr": Term(RRR(DeepLIFT()))}))
+    step(Batch(inputs, target, irrelevant=mask))["loss"].backward()
+    assert rows == [8, 8, 1]  # the step's own pass, and the two of the method

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rightreasons.attribution import ConstantBaseline, DeepLIFT
+from rightreasons.attribution.shapley.elementwise import change_ratio, quotient
+from rightreasons.attribution.tape import Slot, Step
 from rightreasons.core import BadModel
 from rightreasons.models import adapt
 from tests.networks import images
@@ -185,3 +187,60 @@ def test_what_cannot_be_right_is_refused_in_one_sentence(name):
         DeepLIFT()(model, inputs * 5, target)
     assert "\n" not in str(refusal.value)
     assert ". " not in str(refusal.value)
+
+
+class Rooted(nn.Module):
+    """A convolution, a ReLU, a root with its pole where the ReLU is dead, and a dense layer."""
+
+    def __init__(self, root) -> None:
+        super().__init__()
+        self.first, self.head, self.root = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4 * 144, 3), root
+        self.double()
+        self.first.weight.data[0], self.first.bias.data[0] = 0, -1  # dead at image and baseline
+
+    def forward(self, x):
+        return self.head(self.root(self.first(x).relu()).flatten(1))
+
+
+@pytest.mark.parametrize("root", [torch.sqrt, lambda x: x**0.5], ids=["sqrt", "pow"])
+@pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
+def test_a_root_of_zero_at_both_ends_has_no_share(root, rule):
+    net, (inputs, target) = Rooted(root), images()
+    assert torch.isfinite(net(inputs)).all()
+    method = DeepLIFT(0.3, rule, check=True)
+    assert torch.isfinite(method.per_channel(adapt(net), inputs, target)).all()
+    assert method.completeness_error(adapt(net), inputs, target).abs().max() < 1e-12
+
+
+def step_of(function):
+    return Step(function.__name__, torch.ones(1), function, (Slot(0),))
+
+
+@pytest.mark.parametrize("function", [torch.sqrt])
+def test_beside_a_pole_the_quotient_and_its_derivatives_are_as_ever(function):
+    x = torch.tensor([0.0, 0.0, 4.0, 2.0]).double().requires_grad_()
+    b = torch.tensor([0.0, 1.0, 1.0, 2.0]).double()
+    ratio = quotient(step_of(function), function(x), function(b), x, b)
+    assert ratio.tolist() == pytest.approx([0, 1, 1 / 3, 0.5 / 2**0.5])
+    picked = ratio[[0, 2, 3]].sum()
+    (slope,) = torch.autograd.grad(picked, x)
+    # (sqrt x - sqrt b) / (x - b) is 1 / (sqrt x + sqrt b)
+    assert slope[[0, 2, 3]].tolist() == pytest.approx([0, -1 / 36, -1 / 8 / 2**0.5 / 2])
+
+
+@pytest.mark.parametrize("way", [1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize(
+    ("function", "second"),
+    [
+        (torch.tanh, lambda x: -2 * x.tanh() * (1 - x.tanh() ** 2)),
+        (torch.exp, torch.exp),
+        (torch.log, lambda x: -1 / x**2),
+        (torch.sqrt, lambda x: -0.25 * x**-1.5),
+    ],
+    ids=["tanh", "exp", "log", "sqrt"],
+)
+def test_near_its_baseline_the_gradient_of_a_quotient_is_half_the_second_derivative(function, second, way):
+    b = torch.tensor([0.3, 0.9, 1.7]).double()
+    x = (b + way).requires_grad_()
+    (slope,) = torch.autograd.grad(change_ratio(step_of(function), function(x), function(b), x, b).sum(), x)
+    torch.testing.assert_close(slope, second(b) / 2, rtol=1e-5, atol=0.0)

@@ -98,3 +98,18 @@ def test_parts_go_through_what_moves_and_adds_values():
     )
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(expected, rescaled, rtol=1e-2)
+
+
+def test_a_change_that_cancels_has_the_mean_of_what_rising_and_falling_have():
+    """relu(a + c - 5) where a = relu(x - y + 5) stays at 5 while x, y and c rise by 1.
+
+    What lets the last sum rise has 1 (from 0 to 1), what lets it fall 1/2 (0 before c, 1 after it); a itself does not
+    change, and hands on the mean of both, 3/4.
+    """
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1), nn.ReLU()).double()
+    net[1].weight.data = torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]]).double()
+    net[1].bias.data = torch.tensor([5.0, 0.0]).double()
+    net[3].weight.data, net[3].bias.data = torch.ones(1, 2).double(), torch.tensor([-5.0]).double()
+    inputs = torch.ones(1, 3, 1, 1).double()
+    found = DeepLIFT(rule="reveal_cancel").per_channel(adapt(net), inputs, torch.tensor([0])).flatten()
+    assert found.tolist() == pytest.approx([0.75, -0.75, 1.0])

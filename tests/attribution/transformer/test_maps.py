@@ -135,7 +135,20 @@ def test_other_ways_to_write_an_attention(form):
     assert slopes.abs().sum() > 0
 
 
+def heads_ahead(x, heads=2):
+    """Heads in the first axis and images behind them, folded into one as torch.bmm asks for."""
+    split = torch.cat((x * torch.tensor([1.0, 3.0]).to(x)).split(2 // heads, 2), 0)
+    return torch.cat((torch.bmm(split, split.mT).softmax(-1) @ split).chunk(heads), 2)
+
+
+def heads_ahead_unfolded(x):
+    split = torch.stack((x * torch.tensor([1.0, 3.0]).to(x)).split(1, 2))
+    return torch.cat(((split @ split.mT).softmax(-1) @ split).unbind(0), 2)
+
+
 REFUSED = {
+    "heads ahead of images in one axis": (heads_ahead, "heads ahead of its images"),
+    "heads ahead of images": (heads_ahead_unfolded, "heads ahead of its images"),
     "none": (lambda x: x, "no softmax attention"),
     "a gate": (lambda x: x.softmax(-1) * x, "no softmax attention"),
     "few to many": (lambda x: F.scaled_dot_product_attention(x[:, :4], x, x), "from few tokens to many"),
@@ -164,6 +177,29 @@ def test_what_has_no_maps_of_one_form_is_refused_in_one_sentence(form):
     with pytest.raises(BadModel, match=message) as error:
         attended(adapt(Once(attend)), images()[0])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("attend", [heads_ahead, heads_ahead_unfolded])
+@pytest.mark.parametrize("training", [False, True])
+def test_as_many_heads_as_images_do_not_hide_their_order(attend, training):
+    net, (inputs, _) = Once(attend).train(training), images(2)
+    with pytest.raises(BadModel, match="heads ahead of its images"):
+        attended(adapt(net), inputs)
+    assert net.training == training
+    assert attended(adapt(Once(heads_ahead)), inputs[:1]).maps[0].shape == (1, 2, 96, 96)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_folded_heads_are_those_of_their_image(count):
+    inputs, net = images(count)[0], Once(FOLLOWED["folded heads"])
+    alone = [attended(adapt(net), image[None]).maps[0] for image in inputs]
+    torch.testing.assert_close(attended(adapt(net), inputs).maps[0], torch.cat(alone))
+
+
+def test_alike_heads_and_images_raise_nothing():
+    inputs = images(1)[0].expand(4, -1, -1, -1)
+    with torch.no_grad():
+        assert attended(adapt(Once(folded)), inputs * 0).maps[0].shape == (4, 2, 96, 96)
 
 
 def test_a_kernel_of_a_whole_layer_is_refused():
@@ -249,6 +285,19 @@ def test_multi_head_attention_written_out_is_torchs_module(form, mask, weights):
     torch.testing.assert_close(found, expected)
     if alone is not None:
         torch.testing.assert_close(alone, module(*(part[:, 0] for part in parts)))
+
+
+def test_masks_of_truth_values_hide_what_is_true():
+    """The module makes numbers of its masks; a call of the function hands them on as they are."""
+    parts = torch.randn(3, 3, 2, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = torch.randn(24, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    masks = {"attn_mask": torch.ones(3, 3).triu(1).bool(), "key_padding_mask": torch.tensor([[False] * 3, [0, 1, 0]])}
+    masks["key_padding_mask"] = masks["key_padding_mask"].bool()
+    rest = (8, 2, weight, None, None, None, False, 0.0, weight[:8], None)
+    for names in (["attn_mask"], ["key_padding_mask"], list(masks)):
+        given = {name: masks[name] for name in names}
+        expected = F.multi_head_attention_forward(*parts, *rest, training=False, **given)
+        torch.testing.assert_close(multi_head_attention(*parts, *rest, training=False, **given), expected)
 
 
 def test_static_keys_are_refused():

@@ -271,7 +271,7 @@ def test_what_does_not_fit_the_images_is_refused():
     model, batch, heatmap = curved_case()
     with pytest.raises(ValueError, match="at most as many steps as pixels, 144, got 145"):
         Deletion(steps=145)(model, batch, heatmap)
-    with pytest.raises(ValueError, match="side"):
+    with pytest.raises(ValueError, match="at most that of images of 12x12, got 13"):
         Infidelity(side=13)(model, batch, heatmap)
     with pytest.raises(ValueError, match="one image of each, got 2"):
         Deletion(baseline=UniformBaseline(count=2))(model, batch, heatmap)

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rightreasons.attribution.cam.base import ClassActivationMap, on_grid, weighted_sum
+from rightreasons.attribution.cam.base import ClassActivationMap, map_axis, on_grid, weighted_sum
 from rightreasons.attribution.cam.pooled import PooledHead, run_to_head
+from rightreasons.attribution.forward import check_max_batch, rows_at_once
 from rightreasons.attribution.score import Score, check_score, explained
 from rightreasons.core import BadModel, Classifier
 from rightreasons.core.hooks import captured, substituted
@@ -37,18 +38,18 @@ class AblationCAM(ClassActivationMap):
     Args:
         layer: The layer explained; ``None`` leaves it to the model.
         score: The number that is explained.
-        max_batch: Ablated activations that run at once; bounds the memory.
+        max_batch: Ablated activations that run at once; bounds the memory. ``None``: 64 on a CPU and 256 elsewhere,
+            and fewer if activations are large (of 64x56x56, 2 and 41).
         rerun: ``network`` for one whose rest cannot run under ``torch.vmap``, with data-dependent steps for example.
     """
 
     score: Score = "logit"
-    max_batch: int = 256
+    max_batch: int | None = None
     rerun: Rerun = "head"
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        if self.max_batch < 1:
-            raise ValueError(f"expected max_batch above 0, got {self.max_batch}")
+        check_max_batch(self.max_batch)
         if self.rerun not in get_args(Rerun):
             raise ValueError(f"expected rerun to be one of {', '.join(get_args(Rerun))}, got {self.rerun!r}")
 
@@ -62,12 +63,14 @@ class AblationCAM(ClassActivationMap):
             if layer not in activations:
                 raise BadModel(f"layer {layer!r} does not run in a pass, so it has nothing to explain; choose another")
             activation = activations[layer]
-            maps = on_grid(activation, layer, inputs)
+            maps = on_grid(activation, layer, inputs, model.network)
             whole = explained(logits, target, self.score)[:, None]
             if head is not None and head.maps is activation:
                 ablated = self._from_weights(head, logits, target)
             else:
-                part = _Part(model, layer, self.score, inputs, target)
+                part = _Part(
+                    model, layer, self.score, inputs, target, map_axis(activation, layer, inputs, model.network)
+                )
                 ablated = self._from_passes(part, activation, whole.expand(-1, maps.shape[1]))
             lost = (whole - ablated) / torch.where(whole == 0, 1.0, whole.abs())
             return weighted_sum(lost[:, :, None, None], maps)
@@ -85,10 +88,10 @@ class AblationCAM(ClassActivationMap):
     ) -> Float[Tensor, "batch maps"]:
         """The scores without each map, from passes."""
         if self.rerun == "network" or any(module.training for module in part.model.network.modules()):
-            every = [part.scores(partial(torch.mul, keep)) for keep in _all_but_one(activation)]
+            every = [part.scores(partial(torch.mul, keep)) for keep in _all_but_one(activation, part.axis)]
             return torch.stack(every, dim=1)
         images = torch.arange(len(whole), device=whole.device)
-        rows = torch.split(images, max(1, self.max_batch // whole.shape[1]))
+        rows = torch.split(images, max(1, rows_at_once(self.max_batch, activation) // whole.shape[1]))
         return torch.cat([self._from_heads(part.of(r), activation[r], whole[r]) for r in rows])
 
     def _from_heads(
@@ -99,16 +102,16 @@ class AblationCAM(ClassActivationMap):
         The maps that are left out are a dimension of their own, which vmap hides from the network: whatever stands
         beside the layer, a residual sum for example, meets the shapes that it knows.
         """
-        keep = _all_but_one(activation)
-        places = (0, 2, 3) if activation.ndim == 4 else (0, 1)
-        used = (activation != 0).any(dim=places)
+        keep = _all_but_one(activation, part.axis)
+        used = (activation != 0).transpose(0, part.axis).flatten(1).any(dim=1)
         # On the graph a map of zeros counts, too: with other weights it may not stay one.
         index = torch.arange(len(keep), device=keep.device) if torch.is_grad_enabled() else used.nonzero()[:, 0]
         if len(index) == 0:
             return whole
         without = torch.vmap(lambda one: part.scores(activation * one))
         try:
-            scores = torch.cat([without(keep[some]) for some in torch.split(index, self.max_batch)])
+            at_once = rows_at_once(self.max_batch, activation)
+            scores = torch.cat([without(keep[some]) for some in torch.split(index, at_once)])
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise
@@ -127,6 +130,8 @@ class _Part:
     score: Score
     inputs: Tensor
     target: Tensor
+    axis: int
+    """That counts the layer's maps."""
 
     def scores(self, activation: Tensor | Callable[[Tensor], Tensor]) -> Float[Tensor, " batch"]:
         """The scores of one pass with that activation."""
@@ -140,8 +145,8 @@ class _Part:
         return replace(self, model=self.model.rows(rows), inputs=self.inputs[rows], target=self.target[rows])
 
 
-def _all_but_one(activation: Tensor) -> Float[Tensor, "maps ..."]:
-    """For each map a factor that sets it to zero and leaves the others; maps are dimension 1, features of tokens 2."""
-    count = activation.shape[1 if activation.ndim == 4 else 2]
+def _all_but_one(activation: Tensor, axis: int) -> Float[Tensor, "maps ..."]:
+    """For each map along the axis a factor that sets it to zero and leaves the others."""
+    count = activation.shape[axis]
     keep = 1 - torch.eye(count, dtype=activation.dtype, device=activation.device)
-    return keep.view(count, 1, count, 1, 1) if activation.ndim == 4 else keep.view(count, 1, 1, count)
+    return keep.view(count, *(count if place == axis else 1 for place in range(activation.ndim)))

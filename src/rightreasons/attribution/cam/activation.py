@@ -38,7 +38,7 @@ class EigenCAM(ClassActivationMap):
     ) -> Float[Tensor, "batch 1 rows columns"]:
         """The projection."""
         with torch.set_grad_enabled(graph):
-            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer, inputs)
+            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer, inputs, model.network)
             points = maps.flatten(2).mT
             # Matrix decompositions know no half precision.
             points = points.float() if points.dtype.itemsize < 4 else points
@@ -92,7 +92,7 @@ class ScoreCAM(ClassActivationMap):
     ) -> Float[Tensor, "batch 1 rows columns"]:
         """The sum of the maps, each times its weight."""
         with torch.set_grad_enabled(graph):
-            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer, inputs)
+            maps = on_grid(model.trace(inputs, (layer,)).activations[layer], layer, inputs, model.network)
             with autocast(inputs, bfloat16=self.bfloat16):
                 scores = self._scores(model, inputs, target, maps).to(maps.dtype)
             return weighted_sum(scores.softmax(dim=1)[:, :, None, None], maps)

@@ -8,12 +8,18 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rightreasons.attribution.layout import patch_grid
 from rightreasons.core import Attribution, BadModel, Classifier, Trace
-from rightreasons.core.hooks import substituted
+from rightreasons.core.hooks import find_layer, substituted
 from rightreasons.core.tensors import resized
+
+_PLACES_LAST = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d),
+    *(nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d),
+)
+_PLACES_FIRST = (nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.TransformerEncoderLayer)
 
 
 @dataclass(frozen=True)
@@ -52,19 +58,52 @@ class ClassActivationMap(Attribution):
             return resized(heatmap, (inputs.shape[-2], inputs.shape[-1]))
 
 
-def on_grid(values: Tensor, layer: str, inputs: Tensor) -> Float[Tensor, "batch maps rows columns"]:
+def on_grid(values: Tensor, layer: str, inputs: Tensor, network: nn.Module) -> Float[Tensor, "batch maps rows columns"]:
     """Activations as maps: (B, K, h, w) as they are, tokens (B, T, D) on the grid of their patches of the inputs.
+
+    Where the inputs are one row of places, such as tokens, the maps are, too: of tokens (B, T, D), or with a class
+    token ahead; of one-dimensional convolutions (B, D, T); or of two-dimensional ones that run down the tokens.
 
     Raises:
         BadModel: The layer has no places.
     """
+    axis, (height, width) = map_axis(values, layer, inputs, network), (inputs.shape[2], inputs.shape[3])
     if values.ndim == 4:
-        return values
-    if values.ndim != 3 or len(values) != len(inputs):
-        raise BadModel(f"layer {layer!r} gives shape {tuple(values.shape)}, expected maps or a grid of tokens")
-    rows, columns = patch_grid(values.shape[1], (inputs.shape[2], inputs.shape[3]), f"layer {layer!r}: ")
+        return values.mT if height == 1 and values.shape[2] > 1 else values
+    if axis == 1:
+        return values.unsqueeze(2)
+    rows, columns = patch_grid(values.shape[1], (height, width), f"layer {layer!r}: ")
     patches = values[:, values.shape[1] - rows * columns :]
     return patches.transpose(1, 2).reshape(len(values), -1, rows, columns)
+
+
+def map_axis(values: Tensor, layer: str, inputs: Tensor, network: nn.Module) -> int:
+    """The axis of a layer's activations that counts its maps: 1, or 2 where they are the features of tokens.
+
+    Raises:
+        BadModel: The layer has no places, or its shape does not say where they are.
+    """
+    shape = tuple(values.shape)
+    if len(shape) not in (3, 4) or shape[0] != len(inputs):
+        raise BadModel(f"layer {layer!r} gives shape {shape}, expected maps or a grid of tokens")
+    if inputs.shape[2] > 1:
+        return 1 if len(shape) == 4 else 2
+    if len(shape) == 4:
+        if 1 not in shape[2:]:
+            raise BadModel(f"layer {layer!r} gives maps of {shape[2]}x{shape[3]}, expected one row of places")
+        return 1
+    return _axis_in_a_row(shape, find_layer(network, layer), f"layer {layer!r} gives shape {shape}", inputs.shape[3])
+
+
+def _axis_in_a_row(shape: tuple[int, ...], module: nn.Module, found: str, places: int) -> int:
+    if isinstance(module, _PLACES_LAST):
+        return 1
+    first, last = shape[1] in (places, places + 1), shape[2] == places
+    if first and last and not isinstance(module, _PLACES_FIRST):
+        raise BadModel(f"{found}, which axis holds the {places} tokens cannot be told; name a normalization or Conv1d")
+    if not first and not last:
+        raise BadModel(f"{found}, expected one place for each of the {places} tokens")
+    return 2 if first else 1
 
 
 def weighted_sum(

@@ -43,7 +43,7 @@ class GradientActivationMap(ClassActivationMap):
         activation = trace.activations[layer]
         slope = gradient(explained(trace.logits, target, self.score), activation, graph=graph)
         with torch.set_grad_enabled(graph):
-            maps, slopes = (on_grid(values, layer, inputs) for values in (activation, slope))
+            maps, slopes = (on_grid(values, layer, inputs, model.network) for values in (activation, slope))
             return weighted_sum(self.weights(maps, slopes), maps)
 
 

@@ -11,7 +11,7 @@ from rightreasons.attribution.lrp.message import Message
 from rightreasons.attribution.operators import ACTIVATIONS
 from rightreasons.attribution.tape.calls import attention_scores, normalized, pulled, unpooled
 from rightreasons.attribution.tape.names import AVERAGES, MAXIMA, MOVES, NORMALIZATIONS, PRODUCTS, SUMS
-from rightreasons.attribution.tape.tape import Step
+from rightreasons.attribution.tape.step import Step
 from rightreasons.core import BadModel
 
 STABILIZER = 1e-6
@@ -149,9 +149,10 @@ def _attention(step: Step, parents: Sequence[Step], message: Message) -> list[Me
     Source: Achtibat et al. 2024 (AttnLRP), arXiv:2402.05602, section 3.3.
     """
     query, key, value = (p.value for p in parents)
-    scores, scale = attention_scores(step, query, key)
+    scores, scale, nowhere = attention_scores(step, query, key)
     weights = scores.softmax(-1)
     slopes = message.over(step.value, STABILIZER) / 2
+    slopes = slopes if nowhere is None else slopes.masked_fill(nowhere, 0.0)
     relevance = weights * (slopes @ value.mT)
     inner = (relevance - weights * relevance.sum(-1, keepdim=True)) * (scale / 2)
     return [Message(gradient=g) for g in (inner @ key, inner.mT @ query, weights.mT @ slopes)]

@@ -16,7 +16,7 @@ from rightreasons.attribution.lrp.rules import Layer, Rule, ZBox
 from rightreasons.attribution.operators import ACTIVATIONS
 from rightreasons.attribution.tape.canonize import folded
 from rightreasons.attribution.tape.names import MAXIMA, MOVES, SUMS
-from rightreasons.attribution.tape.tape import Step
+from rightreasons.attribution.tape.step import Step
 from rightreasons.core import BadModel
 
 _BATCHLESS = SUMS | {"flatten", "to", "float", "double", "pad"}

@@ -37,7 +37,7 @@ class MeaningfulPerturbation(Perturbation):
         sparsity: Lambda 1, a cell.
         smoothness: Lambda 2, a cell.
         exponent: Beta, of the differences between neighboring cells.
-        jitter: Largest shift in pixels; ``None`` is 4 pixels of 224.
+        jitter: Largest shift in pixels; ``None`` is 4 pixels of 224. An image of one row, and tokens, stay in place.
         seed: Of the shifts; ``None`` draws fresh ones at each call from torch's global generator.
     """
 
@@ -73,7 +73,7 @@ class MeaningfulPerturbation(Perturbation):
         """How much of each pixel is deleted, (B, 1, H, W)."""
         at_once = rows_at_once(self.max_batch, inputs)
         height, width = inputs.shape[2:]
-        shifts = self._shifts(max(height, width))
+        shifts = self._shifts(height, width)
         tensors = (inputs.detach(), baseline.detach(), target)
         chunks = torch.split(torch.arange(len(inputs), device=inputs.device), at_once)
         with progress(self.steps * len(inputs), self) as bar:
@@ -116,8 +116,10 @@ class MeaningfulPerturbation(Perturbation):
         rough = sum(side.pow(self.exponent).sum(dim=(1, 2, 3)) for side in (down, across))
         return self.sparsity * deleted.sum(dim=(1, 2, 3)) + self.smoothness * rough
 
-    def _shifts(self, side: int) -> list[tuple[int, int]]:
+    def _shifts(self, height: int, width: int) -> list[tuple[int, int]]:
         """Down and across, one a step, the same for all images."""
-        farthest = round(4 / 224 * side) if self.jitter is None else self.jitter
+        farthest = round(4 / 224 * max(height, width)) if self.jitter is None else self.jitter
+        # A word at another place, the last one ahead of the first, is another text.
+        farthest = 0 if height == 1 else farthest
         drawn = torch.randint(-farthest, farthest + 1, (self.steps, 2), generator=generator_of(self.seed))
         return [(int(down), int(across)) for down, across in drawn.tolist()]

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.forward import rows_at_once
+from rightreasons.attribution.references import check_references, reference_images
 from rightreasons.attribution.shapley.deep_lift import Rule, check_rule
-from rightreasons.attribution.shapley.deep_shap import check_references, reference_images
 from rightreasons.attribution.shapley.heads import Head, as_head
 from rightreasons.attribution.shapley.meeting import Meetings, Seed
 from rightreasons.core import Attribution, Classifier

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.forward import check_max_batch, rows_at_once
+from rightreasons.attribution.forward import rows_at_once
+from rightreasons.attribution.references import References, check_references, reference_images
 from rightreasons.attribution.score import explained
 from rightreasons.attribution.shapley.deep_lift import Rule, check_rule
 from rightreasons.attribution.shapley.meeting import Meetings, Seed, Shares, every_class, off_graph, one_class
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
+from rightreasons.core.protocols import Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,8 @@ class DeepSHAP(Attribution):
     Source: Lundberg and Lee 2017, arXiv:1705.07874, section 4.2.
 
     Args:
-        references: Images to start from, usually some ten to a hundred from the training data, (R, C, H, W).
+        references: Images to start from, usually some ten to a hundred from the training data, (R, C, H, W);
+            of token embeddings (R, T, D).
         rule: Of nonlinear functions, see :class:`DeepLIFT`.
         check: Raise where the values do not sum to the change of the logit.
         tolerance: How much may be missing, as a share of the sum of absolute values.
@@ -38,7 +41,7 @@ class DeepSHAP(Attribution):
     differentiable: ClassVar[bool] = True
     signed: ClassVar[bool] = True
 
-    references: Float[Tensor, "references channels height width"] = field(repr=False)
+    references: References = field(repr=False)
     rule: Rule = "rescale"
     check: bool = False
     tolerance: float = 1e-3
@@ -64,7 +67,7 @@ class DeepSHAP(Attribution):
     def completeness_error(
         self,
         model: Classifier,
-        inputs: Float[Tensor, "batch channels height width"],
+        inputs: Inputs,
         target: Int[Tensor, " batch"],
     ) -> Float[Tensor, " batch"]:
         """By how much the values of each image miss its logit minus the mean logit of the references.
@@ -72,7 +75,7 @@ class DeepSHAP(Attribution):
         All of it is rounding.
         """
         with torch.no_grad(), preserved(model.network):
-            values = self.per_channel(model, inputs, target).sum(dim=(1, 2, 3))
+            values = self.per_channel(model, inputs, target).flatten(1).sum(dim=1)
             starts = (reference.expand_as(inputs) for reference in reference_images(self.references, inputs))
             before = [explained(model(start), target, "logit") for start in starts]
             return values - (explained(model(inputs), target, "logit") - torch.stack(before).mean(dim=0))
@@ -87,27 +90,3 @@ class DeepSHAP(Attribution):
         if self.check:
             shares.check(self.tolerance)
         return shares
-
-
-def check_references(references: Tensor, max_batch: int | None) -> None:
-    """Refuse an empty background set or batch.
-
-    Raises:
-        ValueError: One of both.
-    """
-    if not isinstance(references, Tensor) or len(references) == 0:
-        raise ValueError("expected references to be at least one image, (R, C, H, W), such as some training images")
-    check_max_batch(max_batch)
-
-
-def reference_images(references: Tensor, inputs: Tensor) -> Tensor:
-    """The references, where and as exact as the images are.
-
-    Raises:
-        ValueError: They have another shape.
-    """
-    if references.shape[1:] != inputs.shape[1:]:
-        raise ValueError(
-            f"expected references of the images' shape {tuple(inputs.shape[1:])}, got {tuple(references.shape[1:])}"
-        )
-    return references.to(inputs)

@@ -28,7 +28,8 @@ def quotient(step: Step, high: Tensor, low: Tensor, x: Tensor, b: Tensor) -> Ten
     """(high - low) / (x - b) where high = f(x) and low = f(b).
 
     Where x and b are so near that the quotient is mostly rounding, the derivative in their middle takes its place; its
-    own derivatives are those of the quotient's limit, so that what is trained through it has no pole either.
+    own derivatives are those of the quotient's limit, so that what is trained through it has no pole either. Where the
+    derivative itself has a pole, as that of a root at 0, a value that does not change has no share: 0.
     """
     way = x - b
     near = way.abs() <= _nearness(step, x, b)
@@ -36,7 +37,17 @@ def quotient(step: Step, high: Tensor, low: Tensor, x: Tensor, b: Tensor) -> Ten
     if not bool(near.any()):
         return ratio
     middle = torch.where(near, (x + b) / 2, 1.0)  # at 1 all of these functions are smooth
-    return torch.where(near, _derivative(step, middle), ratio)
+    slope = _derivative(step, middle)
+    pole = near & ~slope.isfinite()
+    if not bool(pole.any()):
+        return torch.where(near, slope, ratio)
+    # From 1 to 1 instead, for the way back meets what was not chosen as well.
+    return torch.where(pole, 0.0, _away_from(pole, step, x, b))
+
+
+def _away_from(pole: Tensor, step: Step, x: Tensor, b: Tensor) -> Tensor:
+    x, b = torch.where(pole, 1.0, x), torch.where(pole, 1.0, b)
+    return quotient(step, step.again(x), step.again(b), x, b)
 
 
 def _relu_ratio(high: Tensor, low: Tensor, x: Tensor, b: Tensor) -> Tensor:

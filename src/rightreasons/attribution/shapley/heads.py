@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rightreasons.attribution.shapley.trees import Tree, tree_of, tree_shapley
+
+TAKEN = (
+    "a fitted linear model (whose decision function or regressed number is linear, one row an output), decision tree, "
+    "random forest or gradient boosting of scikit-learn, or a Head"
+)
 
 
 class Head(ABC):
@@ -95,11 +101,16 @@ def as_head(model: Any) -> Head:
     class probabilities or the regressed number; gradient boosting its raw margin.
 
     Raises:
-        ValueError: There is no exact way for a model of this kind.
+        ValueError: There is no exact way for a model of this kind, or the head does not say what the model says.
     """
     if isinstance(model, Head):
         return model
-    name = type(model).__name__
+    head = _made_of(model, type(model).__name__)
+    _check_same(head, model)
+    return head
+
+
+def _made_of(model: Any, name: str) -> Head:
     if hasattr(model, "coef_") and hasattr(model, "intercept_"):
         return _linear(model)
     if name.startswith("GradientBoosting"):
@@ -111,10 +122,27 @@ def as_head(model: Any) -> Head:
     if hasattr(model, "tree_"):
         tree = tree_of(model, 1.0)
         return TreeHead([tree], np.zeros(tree.values.shape[1]))
-    raise ValueError(
-        "expected a head to be a fitted linear model, decision tree, random forest or gradient boosting of "
-        f"scikit-learn, or a Head, got {name}"
-    )
+    raise ValueError(f"expected a head to be {TAKEN}, got {name}")
+
+
+def _check_same(head: Head, model: Any) -> None:
+    """Ask both about a few examples: weights alone do not say what is made of them."""
+    name = type(model).__name__
+    how = next((how for how in ("decision_function", "predict_proba", "predict") if hasattr(model, how)), None)
+    if how is None or not hasattr(model, "n_features_in_"):
+        raise ValueError(f"expected a head to be {TAKEN}, got {name}, which cannot be asked")
+    examples = np.random.default_rng(0).normal(size=(8, model.n_features_in_))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        said, found = np.asarray(getattr(model, how)(examples), np.float64), head.scores(examples)
+    if said.ndim == 1:
+        said = said[:, None] if found.shape[1] == 1 else np.stack([-said, said], axis=1)
+    # Weights may be in single precision.
+    if said.shape != found.shape or not np.allclose(found, said, rtol=1e-4, atol=1e-4 * np.abs(said).max()):
+        raise ValueError(
+            f"expected a head to be {TAKEN}, got {name}, whose {how} is not its weights times features plus its bias, "
+            "one row a class or output"
+        )
 
 
 def _linear(model: Any) -> LinearHead:

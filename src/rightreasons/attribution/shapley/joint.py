@@ -127,7 +127,8 @@ def attention(here: Ends, parents: list[Ends], slopes: Tensor) -> list[Tensor]:
         attention_scores(here.step, query.image, key.image),
         attention_scores(here.step, query.baseline, key.baseline),
     ]
-    (image, scale), (baseline, _) = ends
+    (image, scale, nowhere), (baseline, _, _) = ends
+    slopes = slopes if nowhere is None else slopes.masked_fill(nowhere, 0.0)
     weights = (image.softmax(-1) + baseline.softmax(-1)) / 2
     inner = through_softmax(slopes @ value.middle.mT, softmax_weights(image, baseline, -1), -1) * scale
     handed = [inner @ key.middle, inner.mT @ query.middle, weights.mT @ slopes]

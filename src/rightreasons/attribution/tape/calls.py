@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rightreasons.attribution.tape.tape import Step
+from rightreasons.attribution.attention import additive, causal, masked_scores
+from rightreasons.attribution.tape.step import Step
 from rightreasons.core import BadModel
 
 
@@ -30,14 +31,15 @@ def unpooled(step: Step, slopes: Tensor, inputs: Tensor, indices: Tensor) -> Ten
     """The backward of a max-pooling whose maxima are at ``indices``; of ``inputs`` only the shape counts."""
     names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
     given = dict(zip(names, step.args, strict=False)) | step.kwargs
-    size, padding, dilation = (_pair(given.get(n, d)) for n, d in (("kernel_size", 1), ("padding", 0), ("dilation", 1)))
-    stride = _pair(given.get("stride") or size)
+    size, padding, dilation = (pair(given.get(n, d)) for n, d in (("kernel_size", 1), ("padding", 0), ("dilation", 1)))
+    stride = pair(given.get("stride") or size)
     back = torch.ops.aten.max_pool2d_with_indices_backward.default
     ceil = bool(given.get("ceil_mode", False))
     return back(slopes, inputs, size, stride, padding, dilation, ceil, indices)  # type: ignore[no-any-return]
 
 
-def _pair(setting: int | Sequence[int]) -> list[int]:
+def pair(setting: int | Sequence[int]) -> list[int]:
+    """A setting of a pooling, for rows and for columns."""
     return [setting, setting] if isinstance(setting, int) else [*setting] * (1 if len(setting) == 2 else 2)
 
 
@@ -54,8 +56,11 @@ def normalized(step: Step, values: Tensor) -> tuple[tuple[int, ...], int | None,
     return tuple(range(-len(over), 0)), None, weight, least if eps is None else eps
 
 
-def attention_scores(step: Step, query: Tensor, key: Tensor) -> tuple[Tensor, float]:
+def attention_scores(step: Step, query: Tensor, key: Tensor) -> tuple[Tensor, float, Tensor | None]:
     """What the softmax of an attention reads, masked, and the factor on the products in it.
+
+    The third is True at queries whose keys are all masked, if there are any: they attend to nothing, so that nothing
+    may go back through them.
 
     Raises:
         BadModel: Dropout in training mode, grouped queries or a query that does not hang on the image.
@@ -67,11 +72,10 @@ def attention_scores(step: Step, query: Tensor, key: Tensor) -> tuple[Tensor, fl
             "the way back through scaled_dot_product_attention is not known with dropout in training mode, with "
             "grouped queries or with a query that does not hang on the image"
         )
-    scale = given.get("scale") or 1 / math.sqrt(query.shape[-1])
-    scores = query @ key.mT * scale
-    mask = given.get("attn_mask")
+    scale = given.get("scale")
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    mask = additive(given.get("attn_mask"), query)
     if given.get("is_causal"):
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return scores, scale
+        mask = causal(query.shape[-2], key.shape[-2], query)
+    scores, nowhere = masked_scores(query, key, mask, scale)
+    return scores, scale, nowhere

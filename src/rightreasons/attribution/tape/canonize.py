@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rightreasons.attribution.tape.linear_map import Weighted
-from rightreasons.attribution.tape.tape import Step
+from rightreasons.attribution.tape.step import Step
 from rightreasons.core import BadModel
 
 _NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,71 +14,19 @@ from torch.overrides import TorchFunctionMode
 
 from rightreasons.attribution.attention import multi_head_attention
 from rightreasons.attribution.operators import operator_of, out_of_place
-from rightreasons.attribution.tape.linear_map import WEIGHTED, LinearMap, Weighted, weighted
 from rightreasons.attribution.tape.names import (
-    AVERAGES,
     CONSTANTS,
     DROPOUT,
     GATES,
-    MAXIMA,
     MOVES,
     NONNEGATIVE,
     READS,
     RULED,
     SHAPED_LIKE,
-    SUMS,
 )
+from rightreasons.attribution.tape.step import Slot, Step, filled, is_training, keeps_pixels, keeps_sign, linear_weight
 from rightreasons.core import BadModel
 from rightreasons.core.hooks import find_layer
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The place of a tensor of the pass among the arguments of a call."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """One operator call: how to repeat it, and what came out.
-
-    Attributes:
-        operator: Its name.
-        value: What came out.
-        call, args, kwargs: The call, with a :class:`Slot` for each tensor that hangs on the image.
-        parents: Numbers of the steps that made those tensors.
-        pick: Which of several outputs this is.
-        linear: The operator's weight, where it has one.
-        indices: Where the maxima of a max-pooling are.
-        layer: The innermost of the watched layers it runs in.
-        raw: It is the image, or the image moved and scaled by constants.
-        nonnegative: No value can be below zero.
-        gate: It is a sigmoid, or a part of one.
-    """
-
-    operator: str
-    value: Tensor
-    call: Callable[..., Any] = torch.clone
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    parents: tuple[int, ...] = ()
-    pick: int | None = None
-    linear: Weighted | None = None
-    indices: Tensor | None = None
-    layer: str | None = None
-    raw: bool = False
-    nonnegative: bool = False
-    gate: bool = False
-
-    def again(self, *values: Tensor) -> Tensor:
-        """The operator on other tensors."""
-        output = self.whole(*values)
-        return output if self.pick is None else output[self.pick]  # type: ignore[no-any-return]
-
-    def whole(self, *values: Tensor) -> Any:
-        """Whatever the call returns on other tensors."""
-        return self.call(*_filled(self.args, values), **_filled(self.kwargs, values))
 
 
 class Tape(TorchFunctionMode):
@@ -86,12 +34,17 @@ class Tape(TorchFunctionMode):
 
     The network is handed aliases that carry no graph; the values on the tape are on the graph if ``graph``. So a
     functional call, a module used twice, an operation in place, a ``detach`` and a custom autograd function (by the
-    calls inside it) are all seen as what they compute. An operator that is not ``known`` is refused.
+    calls inside it) are all seen as what they compute. An operator that is not ``known`` is refused. What comparisons
+    make of the image counts as constant, or is refused where it becomes a number again, without ``constant_masks``.
     """
 
-    def __init__(self, inputs: Tensor, *, graph: bool, known: frozenset[str] = RULED) -> None:
+    def __init__(
+        self, inputs: Tensor, *, graph: bool, known: frozenset[str] = RULED, constant_masks: bool = True
+    ) -> None:
         super().__init__()
         self._known = known
+        self._constant_masks = constant_masks
+        self._compared: dict[int, Tensor] = {}  # held, so that their ids stay theirs
         self.steps: list[Step] = []
         self.within: list[str] = []
         self._graph = graph
@@ -107,7 +60,7 @@ class Tape(TorchFunctionMode):
     def finished(self, last: int) -> list[Step]:
         """The steps up to this one; the tape forgets them."""
         steps = self.steps[: last + 1]
-        self.steps, self._aliases, self._places = [], [], {}
+        self.steps, self._aliases, self._places, self._compared = [], [], {}, {}
         return steps
 
     def __torch_function__(
@@ -119,6 +72,8 @@ class Tape(TorchFunctionMode):
         if operator == "multi_head_attention_forward":
             with self:  # its parts are written down, not the whole
                 return multi_head_attention(*args, **kwargs)
+        if self._compared and self._about_comparison((args, kwargs)):
+            return self._of_comparison(operator, func, args, kwargs)
         parents: list[int] = []
         if operator in SHAPED_LIKE:
             slotted, slotted_kwargs = (self._slotted(args[:1], parents) + args[1:], kwargs)
@@ -138,6 +93,24 @@ class Tape(TorchFunctionMode):
         with torch.set_grad_enabled(self._graph):
             made = self._run(step)
         return self._overwrite(args[0], made) if in_place else made
+
+    def _about_comparison(self, value: Any) -> bool:
+        if isinstance(value, Tensor):
+            return id(value) in self._compared
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+        return any(self._about_comparison(part) for part in parts)
+
+    def _of_comparison(self, operator: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """What is made of a comparison is one, and no number."""
+        made = None if operator in READS | {"__iter__"} else func(*args, **kwargs)
+        parts = made if isinstance(made, tuple | list) else (made,)
+        if made is None or any(isinstance(part, Tensor) and part.is_floating_point() for part in parts):
+            raise BadModel(
+                f"the network compares values of the image, and what the operator {operator!r} makes of the comparison "
+                "has no rule here; write it as relu, clamp or maximum"
+            )
+        self._compared |= {id(part): part for part in parts if isinstance(part, Tensor)}
+        return made
 
     def _layer(self) -> str | None:
         return self.within[-1] if self.within else None
@@ -170,12 +143,13 @@ class Tape(TorchFunctionMode):
             return step.whole(*values)
         if step.operator in ("detach", "data"):
             step = replace(step, call=_itself, args=(Slot(0),), kwargs={})  # cuts the graph, not the computation
-        if step.operator in DROPOUT and _is_training(step):
+        if step.operator in DROPOUT and is_training(step):
             mask = step.whole(torch.ones_like(values[0]))
             step = replace(step, operator="mul", call=torch.mul, args=(Slot(0), mask), kwargs={})
         if step.operator in ("max_pool2d", "max_pool2d_with_indices"):
-            output, indices = _max_pool2d(*_filled(step.args, values), **_filled(step.kwargs, values))
+            output, indices = _max_pool2d(*filled(step.args, values), **filled(step.kwargs, values))
             whole = self._written(replace(step, operator="max_pool2d", call=_max_pool2d, pick=0), output, indices)
+            self._written(step, indices)
             return (whole, indices) if step.operator == "max_pool2d_with_indices" else whole
         output = step.whole(*values)
         if isinstance(output, Tensor):
@@ -187,6 +161,8 @@ class Tape(TorchFunctionMode):
 
     def _written(self, step: Step, output: Tensor, indices: Tensor | None = None) -> Tensor:
         if not output.is_floating_point():
+            if not self._constant_masks:
+                self._compared[id(output)] = output
             return output
         if step.operator not in self._known:
             raise BadModel(_unseen(step.operator))
@@ -195,9 +171,9 @@ class Tape(TorchFunctionMode):
             step,
             value=output,
             indices=indices,
-            linear=_linear(step),
-            raw=all(p.raw for p in parents) and len(parents) == 1 and step.operator in MOVES | AVERAGES | SUMS,
-            nonnegative=step.operator in NONNEGATIVE or (_keeps_sign(step) and all(p.nonnegative for p in parents)),
+            linear=linear_weight(step),
+            raw=all(p.raw for p in parents) and keeps_pixels(step),
+            nonnegative=step.operator in NONNEGATIVE or (keeps_sign(step) and all(p.nonnegative for p in parents)),
             gate=step.operator in GATES or (step.operator in MOVES and all(p.gate for p in parents)),
         )
         return self._alias(described)
@@ -255,44 +231,6 @@ def _leaving(tape: Tape) -> Callable[[nn.Module, Any, Any], None]:
     return hook
 
 
-def _linear(step: Step) -> Weighted | None:
-    """The step's weight, where it has one that does not hang on the image."""
-    if len(step.parents) != 1:
-        return None
-    if step.operator in WEIGHTED and isinstance(step.args[0] if step.args else step.kwargs.get("input"), Slot):
-        return weighted(step.operator, step.args, step.kwargs)
-    if step.operator == "matmul" and len(step.args) == 2 and isinstance(step.args[1], Tensor):
-        weight = step.args[1]
-        return Weighted(LinearMap("dense"), weight.t(), None) if weight.ndim == 2 else None
-    return None
-
-
-def _keeps_sign(step: Step) -> bool:
-    """Nothing below zero comes of values that are not below zero."""
-    if step.operator == "add":
-        return len(step.parents) == 2 and not step.kwargs
-    if step.operator not in MOVES | AVERAGES | MAXIMA or step.operator == "interpolate":
-        return False
-    filling = step.operator in ("pad", "masked_fill", "where", "cat", "stack", "hstack", "vstack")
-    return not (filling and _has_constants(step))
-
-
-def _has_constants(step: Step) -> bool:
-    """Values from elsewhere may stand beside those of the pass."""
-    if step.operator == "pad":
-        return bool(step.kwargs.get("value")) or len(step.args) > 3
-    if step.operator in ("masked_fill", "where"):
-        return True
-    parts = step.args[0] if step.args else step.kwargs.get("tensors", ())
-    return not all(isinstance(part, Slot) for part in parts)
-
-
-def _is_training(step: Step) -> bool:
-    """A dropout that drops."""
-    positional = step.args[2] if len(step.args) > 2 else True
-    return bool(step.kwargs.get("training", step.kwargs.get("train", positional)))
-
-
 def _unseen(operator: str) -> str:
     return (
         f"there is no way back through the operator {operator!r}: no rule is known for it; explain this network by a "
@@ -309,14 +247,4 @@ def _max_pool2d(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _itself(value: Tensor) -> Tensor:
-    return value
-
-
-def _filled(value: Any, values: Sequence[Tensor]) -> Any:
-    if isinstance(value, Slot):
-        return values[value.number]
-    if type(value) in (tuple, list):
-        return type(value)(_filled(v, values) for v in value)
-    if type(value) is dict:
-        return {k: _filled(v, values) for k, v in value.items()}
     return value

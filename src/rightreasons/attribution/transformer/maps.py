@@ -14,11 +14,17 @@ from torch.overrides import TorchFunctionMode
 from rightreasons.attribution.attention import FUSED, multi_head_attention, scaled_dot_product_attention
 from rightreasons.attribution.operators import eagerly, operator_of, words
 from rightreasons.core import BadModel, Classifier
+from rightreasons.core.hooks import modes_kept
 
 _HANDED_ON = words("dropout to float double half bfloat16 type type_as contiguous clone")
 """What may stand between a softmax and its product with the values."""
 
 _INSTEAD = "take a method that needs no such map: LRP, IntegratedGradients or a class activation map"
+
+_HEADS_FIRST = (
+    "the network has its heads ahead of its images in its attention maps, (heads, batch, tokens, tokens) or these in "
+    f"one axis, and they are read as (batch, heads, tokens, tokens); put the images first, or {_INSTEAD}"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +57,69 @@ def attended(model: Classifier, inputs: Tensor) -> Attended:
     and a softmax whose result is multiplied with values. The fused calls run by their plain formula.
 
     Raises:
-        BadModel: The network has no attention, or none that leads from all tokens to all tokens in every layer.
+        BadModel: The network has no attention, or none that leads from all tokens to all tokens in every layer; or it
+            has images and heads in an order in which those of an image do not lie together.
     """
+    found = _pass(model, inputs)
+    _check_form(found.raw, len(inputs))
+    _check_order(model, inputs, found.raw)
+    return found
+
+
+def _pass(model: Classifier, inputs: Tensor) -> Attended:
     mode = _Keeping()
     # Not the tensor that a recorded pass belongs to; and one that a gradient reaches though all weights are frozen.
     plain = inputs.requires_grad or not torch.is_grad_enabled()
     shown = inputs.view_as(inputs) if plain else inputs.detach().requires_grad_()
     with eagerly(model.network), mode:
         logits = model(shown)
-    return Attended(logits, mode.found(len(inputs)))
+    return Attended(logits, mode.found())
+
+
+def _check_form(raw: Sequence[Tensor], batch: int) -> None:
+    """Refuse maps that do not lead from all tokens to all tokens in every layer.
+
+    Raises:
+        BadModel: They do not, or heads come ahead of images.
+    """
+    maps = [_by_head(values, batch) for values in raw]
+    if any(values.shape[0] != batch or values.shape[2:] != maps[0].shape[3:] * 2 for values in maps):
+        shapes = ", ".join(dict.fromkeys(str(tuple(values.shape)) for values in maps))
+        raise BadModel(
+            "the network attends within windows, from few tokens to many or at several resolutions, or has its heads "
+            f"ahead of its images (shapes {shapes} for {batch} inputs), so its layers' maps cannot be multiplied; "
+            f"{_INSTEAD}"
+        )
+
+
+def _check_order(model: Classifier, inputs: Tensor, raw: Sequence[Tensor]) -> None:
+    """Refuse maps whose shapes do not say to which image they belong, where the first image alone has others.
+
+    Raises:
+        BadModel: The first rows of two images are not those of the first one.
+    """
+    doubtful = [i for i, values in enumerate(raw) if _order_in_doubt(values, len(inputs))]
+    if not doubtful or len(inputs) == 1:
+        return
+    first = torch.arange(2, device=inputs.device)
+    with torch.no_grad(), modes_kept(model.network):
+        model.network.eval()  # where an image does not depend on the others
+        one, two = (_pass(model.rows(rows), inputs[rows]).raw for rows in (first[:1], first))
+    if any(_heads_first(one[i], two[i]) for i in doubtful):
+        raise BadModel(_HEADS_FIRST)
+
+
+def _order_in_doubt(values: Tensor, batch: int) -> bool:
+    """Images and heads in one axis, or as many of the ones as of the others."""
+    return len(values) != batch if values.ndim == 3 else values.ndim == 4 and values.shape[1] == batch
+
+
+def _heads_first(one: Tensor, two: Tensor) -> bool:
+    """Whether the maps of two images, head by head, fit those of the first image better than image by image."""
+    if one.ndim == 4:
+        return len(one) != 1
+    by_image, by_head = (float((values - one).abs().max()) for values in (two[: len(one)], two[::2]))
+    return by_head < by_image / 2 and by_image > 64 * torch.finfo(one.dtype).eps
 
 
 @dataclass(eq=False)
@@ -79,11 +139,11 @@ class _Keeping(TorchFunctionMode):
         self._found: list[_Softmax] = []
         self._known: dict[int, _Softmax] = {}
 
-    def found(self, batch: int) -> list[Tensor]:
+    def found(self) -> list[Tensor]:
         """All of them, in order.
 
         Raises:
-            BadModel: There are none, or they are not of one form.
+            BadModel: There are none, or not all of them could be followed.
         """
         used = [softmax.values for softmax in self._found if softmax.used]
         unused = [softmax.values.shape for softmax in self._found if not softmax.used]
@@ -91,13 +151,6 @@ class _Keeping(TorchFunctionMode):
             raise BadModel(f"between a softmax and its product with values an unknown operator runs; {_INSTEAD}")
         if not used:
             raise BadModel(f"the network runs no softmax attention that could be followed; {_INSTEAD}")
-        maps = [_by_head(values, batch) for values in used]
-        if any(values.shape[0] != batch or values.shape[2:] != maps[0].shape[3:] * 2 for values in maps):
-            shapes = ", ".join(dict.fromkeys(str(tuple(values.shape)) for values in maps))
-            raise BadModel(
-                "the network attends within windows, from few tokens to many or at several resolutions (shapes "
-                f"{shapes} for {batch} inputs), so its layers' maps cannot be multiplied; {_INSTEAD}"
-            )
         return used
 
     def __torch_function__(
@@ -150,6 +203,7 @@ def _over_keys(output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 def _by_head(weights: Tensor, batch: int) -> Tensor:
     """With an axis for the heads; where batch and heads are one axis, as ``torch.bmm`` asks for, it is split."""
-    if weights.ndim == 3 and len(weights) % batch == 0:
-        return weights.reshape(batch, -1, *weights.shape[1:])
+    if weights.ndim == 3:
+        whole = len(weights) % batch == 0
+        return weights.reshape(batch, -1, *weights.shape[1:]) if whole else weights[:, None]
     return weights if weights.ndim == 4 else weights.flatten(1, -3)

@@ -66,6 +66,10 @@ class Revealed:
         truth = self.classes[int(self.batch.target[row])]
         return truth, *self.said(row), *shares
 
+    def mean_shares(self) -> list[tuple[str, str]]:
+        """Each share over the images that have one, in words."""
+        return [(title, _percent(float(values.nanmean()))) for title, values in self.shares.items()]
+
     def said(self, row: int) -> tuple[str, str]:
         """Prediction and confidence for an image, in words."""
         confidence, best = self.probabilities[row].max(dim=0)

@@ -14,6 +14,7 @@ from rightreasons.attribution.perturbation.masking import check_whole
 from rightreasons.core import Batch, Classifier, Metric
 from rightreasons.metrics.faithfulness.responses import Hidden, Reading, Responses, baseline_of, check_reading
 from rightreasons.metrics.localization import where_defined
+from rightreasons.metrics.ranking import average_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +68,6 @@ class Hiding(Faithfulness):
         baseline_of(self.baseline)
 
 
-def values_of(heatmap: Tensor, responses: Responses) -> Float[Tensor, "batch 1 height width"]:
-    """The heatmap off the graph, in float32 at least.
-
-    Raises:
-        ValueError: Not one map of the images' size an image, or a value is NaN or infinite.
-    """
-    inputs = responses.batch.inputs
-    expected = (len(inputs), 1, *inputs.shape[2:])
-    if tuple(heatmap.shape) != expected:
-        raise ValueError(f"expected heatmaps of shape {expected}, got {tuple(heatmap.shape)}")
-    if not torch.isfinite(heatmap).all():
-        raise ValueError("expected finite heatmaps, got NaN or infinity; has the model diverged?")
-    return heatmap.detach().to(torch.promote_types(heatmap.dtype, torch.float32))
-
-
 def where_ordered(
     score: Float[Tensor, " batch"], heatmap: Float[Tensor, "batch 1 height width"]
 ) -> Float[Tensor, " batch"]:
@@ -114,16 +100,7 @@ def _centered(values: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batc
 
 def rank_correlation(x: Float[Tensor, "steps batch"], y: Float[Tensor, "steps batch"]) -> Float[Tensor, " batch"]:
     """Spearman's correlation over the steps, equal values sharing the mean of their ranks; NaN where either is flat."""
-    return correlation(mean_ranks(x), mean_ranks(y))
-
-
-def mean_ranks(values: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batch"]:
-    """Rank of each value among its column, from 0; equal values share the mean of their ranks."""
-    rows = values.T.contiguous()
-    ordered = rows.sort(dim=1)[0]
-    below = torch.searchsorted(ordered, rows)
-    up_to = torch.searchsorted(ordered, rows, right=True)
-    return (below + up_to - 1).T.double() / 2
+    return correlation(average_ranks(x.T).T, average_ranks(y.T).T)
 
 
 def counts_of(pixels: int, steps: int) -> list[int]:

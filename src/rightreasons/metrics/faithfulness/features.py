@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.perturbation.masking import check_whole, generator_of
-from rightreasons.metrics.faithfulness.base import Faithfulness, Hiding, correlation, rank_correlation, values_of
+from rightreasons.metrics.faithfulness.base import Faithfulness, Hiding, correlation, rank_correlation
 from rightreasons.metrics.faithfulness.flipping import squares
 from rightreasons.metrics.faithfulness.responses import Responses, baseline_of
+from rightreasons.metrics.heatmaps import checked
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FaithfulnessEstimate(Hiding):
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
-        sums = sums_of(values_of(heatmap, responses), self.patch)
+        sums = sums_of(checked(heatmap, responses.batch), self.patch)
         before = responses.clean(self.score, max_batch=self.max_batch)
         return correlation(sums, before - self._without(responses)).to(before.dtype)
 
@@ -88,7 +89,7 @@ class MonotonicityCorrelation(Faithfulness):
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
-        sizes = sums_of(values_of(heatmap, responses), self.patch).abs()
+        sizes = sums_of(checked(heatmap, responses.batch), self.patch).abs()
         before = responses.clean(self.score, max_batch=self.max_batch)
         owed = (self._replaced(responses) - before).square().mean(dim=1)
         return rank_correlation(sizes, owed).to(before.dtype)

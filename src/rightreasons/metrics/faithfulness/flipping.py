@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.perturbation.masking import check_whole
-from rightreasons.metrics.faithfulness.base import Hiding, area, counts_of, values_of, where_ordered
+from rightreasons.metrics.faithfulness.base import Hiding, area, counts_of, where_ordered
 from rightreasons.metrics.faithfulness.responses import Hidden, Responses
+from rightreasons.metrics.heatmaps import checked
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Ordered(Hiding):
         Raises:
             ValueError: The heatmap does not fit the images or is not finite; fewer pixels than steps.
         """
-        values_of(heatmap, responses)
+        checked(heatmap, responses.batch)
         return self._points(responses, responses.ranks(heatmap)).T
 
     def with_responses(
@@ -173,7 +174,7 @@ class RegionPerturbation(Hiding):
         Raises:
             ValueError: The heatmap does not fit the images or is not finite.
         """
-        sums, square = self._sums(values_of(heatmap, responses))
+        sums, square = self._sums(checked(heatmap, responses.batch))
         order = sums.argsort(dim=1, descending=True, stable=True)
         ranks = order.argsort(dim=1).to(torch.int32)[:, square]
         last = sums.shape[1] if self.regions is None else min(self.regions, sums.shape[1])
@@ -186,7 +187,7 @@ class RegionPerturbation(Hiding):
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
         curve = self.curve(responses, heatmap)
-        sums, _ = self._sums(values_of(heatmap, responses))
+        sums, _ = self._sums(checked(heatmap, responses.batch))
         return where_ordered((curve[:, :1] - curve).mean(dim=1), sums[:, None, None])
 
     def _sums(

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.attribution.perturbation.masking import check_whole, generator_of
-from rightreasons.metrics.faithfulness.base import Hiding, values_of
+from rightreasons.metrics.faithfulness.base import Hiding
 from rightreasons.metrics.faithfulness.responses import Place, Reading, Responses, baseline_of
+from rightreasons.metrics.heatmaps import checked
 
 Change = Literal["square", "gaussian"]
 """A square hidden somewhere, or noise on every pixel."""
@@ -64,7 +65,7 @@ class Infidelity(Hiding):
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
-        values = values_of(heatmap, responses).flatten(1).double()
+        values = checked(heatmap, responses.batch).flatten(1).double()
         before = responses.clean(self.score, max_batch=self.max_batch).double()
         after, changed, weights = (self._squares if self.change == "square" else self._noise)(responses)
         foretold, fall = changed.to(values) @ values.T, before - after
@@ -77,6 +78,8 @@ class Infidelity(Hiding):
         """The scores, what is hidden (changes, pixels), and the share of the draws that are this change."""
         inputs, baseline = responses.batch.inputs, responses.baseline(self.baseline)
         height, width = inputs.shape[2:]
+        if self.side > min(height, width):
+            raise ValueError(f"expected side to be at most that of images of {height}x{width}, got {self.side}")
         corners, weights = _corners(self.samples, (height - self.side + 1, width - self.side + 1), self.seed)
         corners, weights = corners.to(inputs.device), weights.to(inputs.device)
         row, column = (corners[:, [axis]] for axis in (0, 1))
@@ -105,13 +108,7 @@ class Infidelity(Hiding):
 
 
 def _corners(samples: int, places: tuple[int, int], seed: int | None) -> tuple[Tensor, Tensor]:
-    """The different upper left corners (row, column) of random squares, and the share of the draws that fell on each.
-
-    Raises:
-        ValueError: The square is larger than the image.
-    """
-    if min(places) < 1:
-        raise ValueError("expected side to be at most the image's height and width, got more")
+    """The different upper left corners (row, column) of random squares, and the share of the draws on each."""
     drawn = torch.randint(places[0] * places[1], (samples,), generator=generator_of(seed))
     different, times = torch.unique(drawn, return_counts=True)
     return torch.stack([different // places[1], different % places[1]], dim=1), times.double() / samples

@@ -18,6 +18,7 @@ from rightreasons.attribution.score import Score
 from rightreasons.core import Batch, Classifier
 from rightreasons.core.hooks import preserved
 from rightreasons.core.tensors import check_classes, check_pair
+from rightreasons.models.contrast import Leads
 
 Place = Callable[[Tensor, Tensor], Tensor]
 """``place(step, image) -> inputs``: the images of these numbers, changed as these steps say."""
@@ -26,7 +27,8 @@ Hidden = float | str | Baseline
 """What stands where a pixel is hidden: a value, the image's ``"mean"``, the image ``"blurred"``, or a ``Baseline``."""
 
 Reading = Output | Literal["correct"]
-"""What is read off the model: a score of the target, or whether the target is the class of the largest logit (1, 0)."""
+"""What is read off the model: a score of the target, or whether the target is the class of the largest logit (1, 0); of
+a contrast's leads, whether it is ahead of the other class."""
 
 READINGS: tuple[Reading, ...] = (*get_args(Score), "probability", "correct")
 
@@ -198,5 +200,6 @@ def _undisturbed(model: Classifier) -> Iterator[None]:
 
 def _readings(logits: Float[Tensor, "rows classes"], target: Int[Tensor, " rows"]) -> Float[Tensor, "readings rows"]:
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    found = [score_of(logits, target, score) for score in READINGS if score != "correct"]
-    return torch.stack([*found, (logits.argmax(dim=1) == target).to(logits.dtype)])
+    found = {score: score_of(logits, target, score) for score in READINGS if score != "correct"}
+    right = found["logit"] > 0 if isinstance(logits, Leads) else logits.argmax(dim=1) == target
+    return torch.stack([*found.values(), right.to(found["logit"].dtype)])

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.perturbation.masking import generator_of
-from rightreasons.metrics.faithfulness.base import Faithfulness, values_of, where_ordered
+from rightreasons.metrics.faithfulness.base import Faithfulness, where_ordered
 from rightreasons.metrics.faithfulness.imputation import imputed
 from rightreasons.metrics.faithfulness.responses import Reading, Responses
+from rightreasons.metrics.heatmaps import checked
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ROAD(Faithfulness):
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, "batch shares"]:
         """The score after each share is removed."""
-        values_of(heatmap, responses)
+        checked(heatmap, responses.batch)
         ranks = responses.ranks(heatmap)
         key: Hashable = None
         if self.seed is not None:

@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.perturbation.masking import check_whole, generator_of
-from rightreasons.metrics.faithfulness.base import Hiding, correlation, values_of
+from rightreasons.metrics.faithfulness.base import Hiding, correlation
 from rightreasons.metrics.faithfulness.responses import Place, Reading, Responses, baseline_of
+from rightreasons.metrics.heatmaps import checked
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Subsets(Hiding):
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"], count: int
     ) -> Float[Tensor, " batch"]:
         """The correlation over sets of so many pixels."""
-        values = values_of(heatmap, responses).flatten(1).double()
+        values = checked(heatmap, responses.batch).flatten(1).double()
         sets = draw(self.samples, values.shape[1], self.seed)[:, :count].to(values.device)
         key = None if self.seed is None else ("subsets", self.samples, count, self.seed, baseline_of(self.baseline))
         after = self._after(responses, sets, key)
