@@ -17,6 +17,7 @@ from tests.contracts.test_attributions import ASKS_FOR, central_difference, make
 from tests.networks import SIDE, images, network
 
 EXPLAINED = [name for name, class_ in LOSSES.items() if "attribution" in {f.name for f in fields(class_)}]
+SLOW = (pytest.mark.slow,)
 SEEDED = {"counterexamples": {"seed": 0}}
 every_loss = pytest.mark.parametrize("loss", list(LOSSES))
 
@@ -50,8 +51,17 @@ def test_a_term_is_a_finite_scalar_on_the_graph(loss):
     assert value.requires_grad
 
 
-@pytest.mark.parametrize("loss", [name for name in EXPLAINED if name != "res"])
-@pytest.mark.parametrize("method", list(ATTRIBUTIONS))
+# Every method in a loss on its values per channel and in one on the heatmap; every loss on a gradient and on a map of a
+# layer. The rest of the product is slow, and takes the same ways.
+PAIRS = [
+    pytest.param(loss, method, marks=() if loss in ("rrr", "gradia") or method in ("saliency", "grad_cam") else SLOW)
+    for loss in EXPLAINED
+    for method in ATTRIBUTIONS
+    if loss != "res"
+]
+
+
+@pytest.mark.parametrize(("loss", "method"), PAIRS)
 @pytest.mark.parametrize("net", ["softplus"])
 def test_any_loss_trains_through_any_attribution(loss, method, net):
     """The gradient with respect to the weights agrees with central differences.
