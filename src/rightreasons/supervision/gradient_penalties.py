@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +28,39 @@ from rightreasons.supervision.normalization import PlainNormalizations
 
 
 @dataclass(frozen=True)
-class RRR(ExplanationLoss):
+class GradientPenalty(ExplanationLoss):
+    """What the losses of this file share: values per channel, irrelevant pixels, the mean over images that have any.
+
+    Args:
+        attribution: What makes the values.
+    """
+
+    attribution: Attribution = field(default_factory=lambda: Saliency(score="sum_log_probabilities"))
+
+    def __post_init__(self) -> None:
+        require_differentiable(self.attribution, type(self).__name__)
+
+    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
+        """The mean over annotated images with irrelevant pixels."""
+        if nothing_annotated(batch):
+            return connected_zero(logits)
+        mask = mask_of(batch, "irrelevant", type(self).__name__)
+        mask, values = annotated_only(batch, mask, self.values(model, batch))
+        return mean_over(self.of(values, mask), marked_images(mask))
+
+    def values(self, model: Classifier, batch: Batch) -> Float[Tensor, "batch channels height width"]:
+        """What is penalized at each pixel and channel."""
+        return self.attribution.per_channel(model, batch.inputs, batch.target)
+
+    @abstractmethod
+    def of(
+        self, values: Float[Tensor, "batch channels height width"], mask: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, " batch"]:
+        """The loss of each image."""
+
+
+@dataclass(frozen=True)
+class RRR(GradientPenalty):
     """Right for the right reasons: squared input gradients where the image should not matter.
 
     The mean over annotated images of the sum over pixels and channels of (A * g)^2, with A = ``irrelevant`` and g the
@@ -44,23 +77,13 @@ class RRR(ExplanationLoss):
         attribution: What is squared; its values per channel.
     """
 
-    attribution: Attribution = field(default_factory=lambda: Saliency(score="sum_log_probabilities"))
-
-    def __post_init__(self) -> None:
-        require_differentiable(self.attribution, type(self).__name__)
-
-    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images with irrelevant pixels."""
-        if nothing_annotated(batch):
-            return connected_zero(logits)
-        mask = mask_of(batch, "irrelevant", type(self).__name__)
-        values = self.attribution.per_channel(model, batch.inputs, batch.target)
-        mask, values = annotated_only(batch, mask, values)
-        return mean_over((mask * values).square().sum(dim=(1, 2, 3)), marked_images(mask))
+    def of(self, values: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:
+        """The sum of squares."""
+        return (mask * values).square().sum(dim=(1, 2, 3))
 
 
 @dataclass(frozen=True)
-class CosineRRR(ExplanationLoss):
+class CosineRRR(GradientPenalty):
     """The cosine between the size of the gradient and the irrelevant pixels, which no scale of the gradient changes.
 
     The gradient's size is its absolute value summed over channels. The loss lies between 0 and 1 whatever the network
@@ -73,28 +96,19 @@ class CosineRRR(ExplanationLoss):
         attribution: What is compared; its values per channel.
     """
 
-    attribution: Attribution = field(default_factory=lambda: Saliency(score="sum_log_probabilities"))
-
-    def __post_init__(self) -> None:
-        require_differentiable(self.attribution, type(self).__name__)
-
-    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images with irrelevant pixels."""
-        if nothing_annotated(batch):
-            return connected_zero(logits)
-        mask = mask_of(batch, "irrelevant", type(self).__name__)
-        values = self.attribution.per_channel(model, batch.inputs, batch.target)
-        mask, values = annotated_only(batch, mask, values)
+    def of(self, values: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:
+        """The cosine."""
         size = comparable(values.abs().sum(dim=1, keepdim=True)).flatten(1)
         flat = mask.flatten(1).to(size.dtype)
         # Divided by its peak, a map is all zero or has a norm of at least 1, so the root has a gradient.
         squares = size.square().sum(dim=1)
         norm = torch.where(squares > 0, squares, 1.0).sqrt() * flat.norm(dim=1).clamp(min=torch.finfo(size.dtype).tiny)
-        return mean_over((size * flat).sum(dim=1) / norm, marked_images(mask))
+        cosine: Tensor = (size * flat).sum(dim=1) / norm
+        return cosine
 
 
 @dataclass(frozen=True)
-class RBR(ExplanationLoss):
+class RBR(RRR):
     """Right for better reasons: RRR whose gradient is weighted by how far each pixel influences the weights.
 
     The mean over annotated images of the sum over pixels and channels of (A * i * g)^2, with A = ``irrelevant``, g the
@@ -110,19 +124,9 @@ class RBR(ExplanationLoss):
         attribution: What the influence weights; its values per channel.
     """
 
-    attribution: Attribution = field(default_factory=lambda: Saliency(score="sum_log_probabilities"))
-
-    def __post_init__(self) -> None:
-        require_differentiable(self.attribution, type(self).__name__)
-
-    def __call__(self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        """The mean over annotated images with irrelevant pixels."""
-        if nothing_annotated(batch):
-            return connected_zero(logits)
-        mask = mask_of(batch, "irrelevant", type(self).__name__)
-        values = self.attribution.per_channel(model, batch.inputs, batch.target) * _influence(model, batch)
-        mask, values = annotated_only(batch, mask, values)
-        return mean_over((mask * values).square().sum(dim=(1, 2, 3)), marked_images(mask))
+    def values(self, model: Classifier, batch: Batch) -> Tensor:
+        """The gradient times the influence."""
+        return super().values(model, batch) * _influence(model, batch)
 
 
 def _influence(model: Classifier, batch: Batch) -> Float[Tensor, "batch channels height width"]:
