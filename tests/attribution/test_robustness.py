@@ -167,7 +167,13 @@ def count_new_tensors():
     gc.unfreeze()
 
 
-@every_method
+# One of each family by default: counting all live objects takes its time.
+FAMILIES = {"saliency", "integrated_gradients", "guided_backprop", "lrp", "deep_lift", "grad_cam", "score_cam", "lime"}
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow]) for name in METHODS]
+)
 def test_a_call_leaves_no_tensor_behind(method, count_new_tensors):
     attribution, model, (inputs, target) = make(method), adapt(network(ASKS_FOR.get(method, "relu"))), images()
     attribution(model, inputs, target)

@@ -42,6 +42,11 @@ NETS = list(NETWORKS)
 
 every_method = pytest.mark.parametrize("method", METHODS)
 every_net = pytest.mark.parametrize("net", NETS)
+# What it would add to the others is little, and the rule is dear: the slow set holds it to it.
+RARE = {"softplus"}
+every_net_in_time = pytest.mark.parametrize(
+    "net", [pytest.param(net, marks=[pytest.mark.slow] if net in RARE else []) for net in NETS]
+)
 
 
 def make(name: str, **settings) -> Attribution:
@@ -71,7 +76,7 @@ def test_a_heatmap_has_one_channel_at_input_resolution(method, net):
 
 
 @every_method
-@every_net
+@every_net_in_time
 def test_gradient_with_respect_to_the_weights_agrees_with_central_differences(method, net):
     skip_unless_explained(method, net)
     attribution = make(method)
@@ -186,7 +191,7 @@ def snapshot(model: nn.Module) -> list[object]:
 
 
 @every_method
-@every_net
+@every_net_in_time
 def test_a_batch_equals_its_singles(method, net):
     skip_unless_explained(method, net)
     attribution, model, (inputs, target) = make(method), adapt(network(net)), images(4)
