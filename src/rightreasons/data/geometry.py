@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.core import Batch
+from rightreasons.data.randomize import randomized
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Augmentation:
         fill: Value of pixels that come in from outside; in masks they are 0, so unknown.
         masks: How masks are read between pixels: ``bilinear`` as the images, so that edges become shares, or
             ``nearest``, so that a binary mask stays binary.
+        irrelevant: What becomes of the irrelevant pixels of annotated images, before anything moves: they are kept,
+            or replaced by what tells nothing, ``uniform`` noise or the same place of another image of the batch
+            (``swapped``); the cheapest of counterexamples, as no copy is made.
+        low: Smallest value of uniform noise.
+        high: Largest value of uniform noise; the range should be that of the pixels.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -42,6 +48,9 @@ class Augmentation:
     flip: bool = False
     fill: float = 0.0
     masks: Literal["bilinear", "nearest"] = "bilinear"
+    irrelevant: Literal["keep", "uniform", "swapped"] = "keep"
+    low: float = 0.0
+    high: float = 1.0
 
     def __post_init__(self) -> None:
         if self.shift < 0 or self.rotation < 0:
@@ -52,6 +61,15 @@ class Augmentation:
             raise ValueError(f"expected crop in (0, 1], got {self.crop}")
         if self.masks not in ("bilinear", "nearest"):
             raise ValueError(f"expected masks bilinear or nearest, got {self.masks!r}")
+        if self.irrelevant not in ("keep", "uniform", "swapped"):
+            raise ValueError(f"expected irrelevant pixels keep, uniform or swapped, got {self.irrelevant!r}")
+        if not self.low < self.high:
+            raise ValueError(f"expected low below high, got {self.low} and {self.high}")
+
+    @property
+    def moves(self) -> bool:
+        """Whether an image can move at all."""
+        return bool(self.shift or self.rotation or self.scale or self.crop < 1 or self.flip)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch moved, see :func:`augment`."""
@@ -64,6 +82,10 @@ def augment(batch: Batch, settings: Augmentation, generator: torch.Generator) ->
     One affine map an image, applied by one resampling. All draws come from ``generator``, whatever the device of the
     batch.
     """
+    if settings.irrelevant != "keep":
+        batch = randomized(batch, settings.irrelevant, (settings.low, settings.high), generator)
+    if not settings.moves:
+        return batch
     height, width = batch.inputs.shape[-2:]
     theta = _affine(settings, len(batch), (height, width), generator).to(batch.inputs)
     inputs = _sampled(batch.inputs - settings.fill, theta, "bilinear") + settings.fill

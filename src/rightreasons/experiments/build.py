@@ -90,7 +90,7 @@ def check_names(config: RunConfig) -> None:
         weight_of(term.weight)
         if term.attribution:
             ATTRIBUTIONS[term.attribution]
-    build_fit_settings(config.training, config.seed)
+    build_fit_settings(config.training, config.seed, config.data.pixels)
 
 
 @dataclass(frozen=True)
@@ -269,10 +269,12 @@ def called(class_: Callable[..., T], settings: Mapping[str, Any], told: str) -> 
         raise ValueError(f"{told} cannot be made with {dict(settings)}: {error}") from error
 
 
-def build_fit_settings(config: TrainingConfig, seed: int) -> FitSettings:
-    """How to train."""
+def build_fit_settings(config: TrainingConfig, seed: int, pixels: tuple[float, float] = (0.0, 1.0)) -> FitSettings:
+    """How to train, on pixels in this range."""
     values = dataclasses.asdict(config)
     moves = values.pop("augmentation")
+    if "irrelevant" in moves:
+        moves = dict(zip(("low", "high"), pixels, strict=True)) | moves
     move = called(Augmentation, moves, "augmentation") if moves else None
     return FitSettings(**values, seed=seed, augmentation=move)
 

@@ -97,7 +97,7 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         model,
         splits.train,
         objective,
-        build_fit_settings(config.training, config.seed),
+        build_fit_settings(config.training, config.seed, config.data.pixels),
         validate={"test": splits.test} | ({"validation": splits.validation} if splits.validation else {}),
         out=out,
         resume=True,
