@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rightreasons.attribution import contextual
 from rightreasons.attribution.contextual import decompose
 from rightreasons.core import BadModel
 from rightreasons.models import adapt
@@ -211,3 +212,47 @@ def test_the_part_behind_an_activation_is_over_what_nothing_makes_of_it(activati
 def test_divisors_and_masks_made_of_the_image_are_refused(operator, message):
     with pytest.raises(BadModel, match=message):
         part_of(operator, [[1.0, 1.0]])
+
+
+def apart(values):
+    """The same numbers with channels last in memory."""
+    return values.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("form", [(3, 2, 2, 1), (3, 2)])
+def test_the_shared_bias_has_the_derivatives_of_its_formula(form, monkeypatch):
+    monkeypatch.setattr(contextual, "_IN_CACHE", 2 * 4)  # two images at a time
+    torch.manual_seed(0)
+    part, whole = (torch.randn(form, dtype=torch.float64) for _ in range(2))
+    bias = torch.randn(2, *(1,) * (len(form) - 2), dtype=torch.float64)
+    given = [t.requires_grad_() for t in (apart(part) if part.ndim == 4 else part, bias, whole)]
+    torch.testing.assert_close(contextual._BiasShared.apply(*given), contextual._with_bias(*given))
+    assert torch.autograd.gradcheck(contextual._BiasShared.apply, given)
+    assert torch.autograd.gradgradcheck(contextual._BiasShared.apply, given)
+
+
+def test_where_part_and_rest_are_zero_a_bias_is_halved_and_gradients_are_finite():
+    part, bias = torch.zeros(2, 3, requires_grad=True), torch.tensor([1.0, -2.0, 1e30], requires_grad=True)
+    whole = bias.detach().expand(2, 3).clone().requires_grad_()
+    found = contextual._BiasShared.apply(part, bias, whole)
+    torch.testing.assert_close(found, 0.5 * bias.expand(2, 3))
+    gradients = torch.autograd.grad(found.sum(), (part, bias, whole))
+    assert [g.flatten().tolist() for g in gradients] == [[1.0] * 6, [1.0] * 3, [0.0] * 6]
+
+
+@pytest.mark.parametrize("net", ["relu", "batch_norm", "residual", "pooled"])
+def test_the_fast_layout_of_single_precision_gives_the_same_numbers_and_gradients(net):
+    model, (inputs, _), mask = adapt(network(net)), images(3), mask_of(3)
+    single = adapt(network(net).float())
+    exact = decompose(model, inputs, graph=True)
+    fast = decompose(single, inputs.float(), graph=True)
+    assert any(step.value.ndim == 4 and step.value.stride(1) == 1 for step in fast.steps)
+    expected, found = exact.part(mask), fast.part(mask.float())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    pairs = zip(model.parameters(), single.parameters(), strict=True)
+    gradients = [
+        torch.autograd.grad(v.square().sum(), p, materialize_grads=True, allow_unused=True)
+        for v, p in zip((expected, found), map(list, zip(*pairs, strict=True)), strict=True)
+    ]
+    for theirs, ours in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-4)

@@ -78,14 +78,14 @@ def test_on_a_linear_network_bounds_are_exact():
 
 
 def test_what_has_no_bounds_is_named():
-    with pytest.raises(BadModel, match="'layer_norm' has no bounds"):
+    with pytest.raises(BadModel, match=r"'layer_norm' in layer 'blocks\.0\.norm1' has no bounds"):
         bounds(adapt(network("transformer")), images(3)[0], radius(), graph=False)
     overlapping = nn.Sequential(nn.Conv2d(2, 2, 3), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(32, 3)).double()
     found = bounds(adapt(overlapping), images(3)[0], radius(), graph=False)
     with pytest.raises(BadModel, match="windows that overlap"):
         found.gradient(Interval(torch.ones(3, 3).double(), torch.ones(3, 3).double()))
     gelu = nn.Sequential(nn.Flatten(), nn.Linear(288, 3), nn.GELU()).double()
-    with pytest.raises(BadModel, match="'gelu' has no bounds"):
+    with pytest.raises(BadModel, match="'gelu' in layer '2' has no bounds"):
         bounds(adapt(gelu), images(3)[0], radius(), graph=False)
 
 

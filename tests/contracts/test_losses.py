@@ -18,8 +18,10 @@ from tests.networks import SIDE, images, network
 
 EXPLAINED = [name for name, class_ in LOSSES.items() if "attribution" in {f.name for f in fields(class_)}]
 SLOW = (pytest.mark.slow,)
-SEEDED = {"counterexamples": {"seed": 0}}
+SEEDED = {"counterexamples": {"seed": 0}, "recolored": {"seed": 0}}
+MASK_FREE = ("recolored", "color_gradient")
 every_loss = pytest.mark.parametrize("loss", list(LOSSES))
+every_loss_of_masks = pytest.mark.parametrize("loss", [name for name in LOSSES if name not in MASK_FREE])
 
 
 def batch_of(count: int = 4) -> Batch:
@@ -131,7 +133,7 @@ KINDS = dict.fromkeys(LOSSES, ("relevant", "irrelevant")) | {
 }
 
 
-@every_loss
+@every_loss_of_masks
 def test_an_annotated_image_whose_mask_of_the_kind_is_empty_does_not_count(loss):
     """Such as an image that a person marked with the other kind of mask alone."""
     model, batch = adapt(network("relu")), batch_of()
@@ -155,7 +157,7 @@ def test_a_batch_without_annotations_gives_a_zero_that_is_on_the_graph(loss):
     value.backward()
 
 
-@every_loss
+@every_loss_of_masks
 def test_data_without_masks_are_refused(loss):
     model, batch = adapt(network("relu")), batch_of()
     bare = Batch(batch.inputs, batch.target)

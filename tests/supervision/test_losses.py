@@ -15,7 +15,7 @@ from rightreasons.models import Recorded, adapt, record
 from rightreasons.supervision import LOSSES, RES, res
 from tests.networks import SIDE, network
 
-SETTINGS = {"counterexamples": {"seed": 0}}
+SETTINGS = {"counterexamples": {"seed": 0}, "recolored": {"seed": 0}}
 VARIANTS = {
     **{name: (name, SETTINGS.get(name, {})) for name in LOSSES},
     "res_learned": ("res", {"imputation": "learned"}),
@@ -23,6 +23,11 @@ VARIANTS = {
     "counterexamples_swapped": ("counterexamples", {"seed": 0, "noise": "swapped", "copies": 2}),
 }
 every_loss = pytest.mark.parametrize("name", VARIANTS)
+MASK_FREE = {"recolored", "color_gradient"}
+every_loss_of_masks = pytest.mark.parametrize("name", [name for name in VARIANTS if name not in MASK_FREE])
+# Either kind of mask is enough for these; the others ask for one kind.
+EITHER = {"haics", "res"}
+NEEDED = {name: "relevant" if name in ("gradia", "hint", "energy") else "irrelevant" for name in LOSSES}
 # Losses that refuse an operator they have no rule for, by name.
 NO_TRANSFORMER = {"cdep", "ibp_ex", "r4"}
 EXPLAINING = [n for n in LOSSES if "attribution" in {item.name for item in dataclasses.fields(LOSSES[n])}]
@@ -123,8 +128,8 @@ def difference(value, parameters, direction, step: float = 1e-6) -> float:
 def test_only_annotated_images_count(name, model, batch):
     rows = torch.tensor([True, False, True, False])
     partly = replace(batch, annotated=rows)
-    if name == "counterexamples_swapped":
-        pytest.skip("its copies take pixels from all images")
+    if name in ("counterexamples_swapped", "recolored"):
+        pytest.skip("its copies take pixels or colors from all images")
     # A seed ties the copies to the index: keep them the same.
     found = make(name)(model, partly, model(partly.inputs))
     alone = batch[rows]
@@ -150,19 +155,21 @@ def test_a_batch_without_annotations_gives_a_zero_that_reaches_every_weight(name
         assert all(not g.any() for g in gradients)
 
 
-@every_loss
+@every_loss_of_masks
 def test_a_batch_without_masks_is_refused_by_name(name, model, batch):
     loss = make(name)
     with pytest.raises(MissingAnnotation, match=type(loss).__name__):
         loss(model, replace(batch, relevant=None, irrelevant=None), model(batch.inputs))
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("rrr", "irrelevant"), ("counterexamples", "irrelevant"), ("gradia", "relevant")]
-)
-def test_the_kind_of_mask_that_is_missing_is_named(name, kind, model, batch):
-    with pytest.raises(MissingAnnotation, match=f"masks of {kind} pixels"):
-        make(name)(model, replace(batch, **{kind: None}), model(batch.inputs))
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - MASK_FREE - EITHER))
+def test_the_kind_of_mask_that_is_missing_is_named_and_that_which_there_is(name, model, batch):
+    missing = NEEDED[name]
+    there = {"relevant": "irrelevant", "irrelevant": "relevant"}[missing]
+    loss = make(name)
+    told = f"{type(loss).__name__} needs masks of {missing} pixels and the batch has only masks of {there} pixels"
+    with pytest.raises(MissingAnnotation, match=told):
+        loss(model, replace(batch, **{missing: None}), model(batch.inputs))
 
 
 @pytest.mark.parametrize("name", ["haics", "res", "res_learned"])
@@ -176,7 +183,7 @@ def test_a_missing_kind_counts_as_all_zero_where_one_is_enough(name, kind, model
 
 
 @pytest.mark.wrong_types
-@every_loss
+@every_loss_of_masks
 @pytest.mark.parametrize("shape", [(4, SIDE, SIDE), (4, 1, SIDE, SIDE - 1), (3, 1, SIDE, SIDE), (4, 2, SIDE, SIDE)])
 def test_masks_of_another_shape_are_refused(name, shape, model, batch):
     wrong = torch.zeros(shape, dtype=torch.float64)
@@ -217,7 +224,7 @@ def test_a_dead_class_activation_map_gives_no_nan(name, batch):
     assert all(torch.isfinite(g).all() for g in gradients)
 
 
-@every_loss
+@every_loss_of_masks
 def test_annotated_images_with_empty_masks_give_a_zero_on_the_graph(name, model, batch):
     empty = torch.zeros_like(batch.relevant)
     value = make(name)(model, replace(batch, relevant=empty, irrelevant=empty), model(batch.inputs))
@@ -264,6 +271,21 @@ def test_half_precision_is_no_obstacle(name, batch):
     model = adapt(network("softplus", dtype=torch.bfloat16))
     half = replace(batch, inputs=batch.inputs.bfloat16(), relevant=batch.relevant.float())
     value = make(name)(model, half, model(half.inputs))
+    assert torch.isfinite(value)
+    value.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_gives_finite_numbers(name, dtype, batch):
+    """Weights and images in single precision, as Accelerate has them, one image without a mark."""
+    model, loss = adapt(network("softplus", dtype=torch.float32)), make(name)
+    some = torch.tensor([1.0, 1.0, 0.0, 1.0]).view(-1, 1, 1, 1)
+    masks = {kind: getattr(batch, kind).float() * some for kind in ("relevant", "irrelevant")}
+    single = replace(batch, inputs=batch.inputs.float(), **masks)
+    with torch.autocast("cpu", dtype=dtype):
+        value = loss(model, single, model(single.inputs))
     assert torch.isfinite(value)
     value.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

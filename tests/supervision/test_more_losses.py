@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rightreasons.attribution.contextual import decompose
 from rightreasons.core import BadModel, Batch
 from rightreasons.models import adapt
 from rightreasons.supervision import CDEP, HINT, R4, RBR, RRR, TAP, CosineRRR, Energy, IBPEx, PGDEx, RRRGradCAM
+from rightreasons.supervision.decomposition import decided
 from tests.networks import network
 from tests.supervision.test_losses import difference
 from tests.supervision.test_map_guidance import Shown
@@ -216,6 +218,24 @@ def test_cdep_is_the_softmax_of_what_irrelevant_pixels_bring_and_the_rest(batch)
     rest = model(batch.inputs).detach() - part
     expected = torch.stack([part, rest]).softmax(0)[0].mean()
     torch.testing.assert_close(CDEP()(model, batch, model(batch.inputs)).detach(), expected)
+
+
+def test_cdep_on_logits_is_how_far_the_classes_parts_lie_apart(batch):
+    model = adapt(network("relu"))
+    part = decompose(model, batch.inputs, graph=False).part(batch.irrelevant).detach()
+    expected = float(torch.stack([(p - p.mean()).abs().mean() for p in part]).mean())
+    found = CDEP(measure="logits")(model, batch, model(batch.inputs)).detach()
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.wrong_types
+def test_no_shift_of_all_logits_gets_away_from_cdep_on_logits():
+    """What the softmax form allows: the same number on the rest of every logit changes no answer and hides the part."""
+    part = torch.tensor([[0.5, -0.5, 1.0]])
+    for shift in (0.0, 30.0):
+        found = SimpleNamespace(part=lambda mask: part, logits=part + shift)
+        assert float(decided(found, part, "logits")) == pytest.approx(0.5556, abs=1e-4)
+        assert (float(decided(found, part, "softmax")) < 1e-9) == bool(shift)
 
 
 def test_cdep_on_random_pixels_needs_no_mask(batch):

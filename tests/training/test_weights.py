@@ -47,7 +47,7 @@ def test_the_scale_of_a_loss_does_not_matter(scale, tiny, toy):
 
 def test_measurements_are_taken_every_few_steps_and_remembered(tiny, toy):
     model, batch = tiny(dropout=0.0), toy().batch(torch.arange(12))
-    step = TrainingStep(model, Objective({"rrr": Term(RRR(), Balance(every=3))})).train()
+    step = TrainingStep(model, Objective({"rrr": Term(RRR(), Balance(every=3, relief=0))})).train()
     first = float(step(batch)["rrr_weight"])
     with torch.no_grad():
         for p in model.parameters():
@@ -56,6 +56,20 @@ def test_measurements_are_taken_every_few_steps_and_remembered(tiny, toy):
     fourth = float(step(batch)["rrr_weight"])
     now = norm(step(batch)["cross_entropy"], model) / norm(step(batch)["rrr"], model)
     assert math.log(fourth) == pytest.approx(0.9 * math.log(first) + 0.1 * math.log(now), rel=1e-3)
+
+
+@pytest.mark.parametrize("relief", [0.0, 0.25])
+def test_a_solved_term_lets_go(relief):
+    """A squared term at 1, then at 1e-4, then at 16, with gradients 2 * x: its weight against that without relief."""
+    task = torch.tensor(1.0, requires_grad=True)
+    weighing, weights = Weighing(Balance(relief=relief)), []
+    for value in (1.0, 1e-2, 4.0):
+        x = torch.tensor(value, requires_grad=True)
+        weighing.log_weight.fill_(-math.inf)
+        weighing.balance(3 * task, x.square(), [task, x], weighing.rule)
+        weights.append(float(weighing.weight(torch.zeros((), dtype=torch.float64))))
+    unrelieved = [3 / 2, 3 / 2e-2, 3 / 8]
+    assert weights == pytest.approx([unrelieved[0], unrelieved[1] * 1e-4**relief, unrelieved[2]], rel=1e-5)
 
 
 def test_evaluation_measures_nothing(tiny, toy):
@@ -126,6 +140,12 @@ def test_a_target_needs_a_heatmap(loss):
 def test_wrong_rules_are_refused(rule, settings):
     with pytest.raises(ValueError, match="expected"):
         rule(**settings)
+
+
+@pytest.mark.parametrize("relief", [-0.1, 1.0, float("nan")])
+def test_relief_out_of_range(relief):
+    with pytest.raises(ValueError, match="expected relief"):
+        Balance(relief=relief)
 
 
 def test_an_objective_alone_does_not_know_a_weight_that_is_found_in_training(tiny, toy):

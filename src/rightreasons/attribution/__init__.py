@@ -1,6 +1,14 @@
 """Reveal: what the model looked at."""
 
-from rightreasons.attribution.baselines import Baseline, BlurredBaseline, ConstantBaseline, UniformBaseline
+from rightreasons.attribution.baselines import (
+    Baseline,
+    BlurredBaseline,
+    ClassBaseline,
+    ConstantBaseline,
+    GeneratedBaseline,
+    TargetedBaseline,
+    UniformBaseline,
+)
 from rightreasons.attribution.cam import (
     CAM,
     AblationCAM,
@@ -85,6 +93,7 @@ __all__ = [
     "ChainedSHAP",
     "CheferRelevance",
     "ClassActivationMap",
+    "ClassBaseline",
     "ConstantBaseline",
     "DeconvNet",
     "DeepLIFT",
@@ -93,6 +102,7 @@ __all__ = [
     "EigenCAM",
     "ExpectedGradients",
     "FeatureAblation",
+    "GeneratedBaseline",
     "GradCAM",
     "GradCAMPlusPlus",
     "GradientSHAP",
@@ -109,6 +119,7 @@ __all__ = [
     "ScoreCAM",
     "SmoothGrad",
     "Smoothed",
+    "TargetedBaseline",
     "UniformBaseline",
     "XGradCAM",
 ]

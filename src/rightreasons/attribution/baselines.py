@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from rightreasons.attribution.references import check_references, reference_images
+from rightreasons.core import Classifier
+from rightreasons.models.contrast import Contrast
 
 
 class Baseline(ABC):
@@ -19,6 +23,12 @@ class Baseline(ABC):
     @abstractmethod
     def of(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "baselines batch _ _ _"]:
         """The baselines of each image; they depend on no other image of the batch."""
+
+    def facing(
+        self, model: Classifier, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "baselines batch _ _ _"]:
+        """The baselines for this classifier: the same for every one, but where they are of a class."""
+        return self.of(inputs)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,118 @@ class UniformBaseline(Baseline):
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
         draws = torch.rand((self.count, 1, *inputs.shape[1:]), generator=generator, dtype=torch.float64)
         return (self.low + (self.high - self.low) * draws).to(inputs).expand(-1, len(inputs), -1, -1, -1)
+
+
+class TargetedBaseline(Baseline):
+    """Baselines of the class that a classifier is contrasted with: ``method(contrast(model, other), inputs, target)``.
+
+    The path from an image of the other class to the image itself changes what tells the two apart, and little else. The
+    values of integrated gradients and DeepLIFT sum to the image's lead minus that of its baseline.
+
+    Source: Shih et al. 2021 (GANMEX), arXiv:2011.06015, section 3.
+    """
+
+    @abstractmethod
+    def of_class(
+        self, inputs: Float[Tensor, "batch channels height width"], other: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "baselines batch _ _ _"]:
+        """The baselines of each image, of the class that belongs to it."""
+
+    def of(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "baselines batch _ _ _"]:
+        """Without a class there are none.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(f"expected a class for {type(self).__name__}: explain contrast(model, other)")
+
+    def facing(
+        self, model: Classifier, inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "baselines batch _ _ _"]:
+        """Those of the class, or of each image's class, that the classifier is contrasted with.
+
+        Raises:
+            ValueError: It is not contrasted with any.
+        """
+        if not isinstance(model, Contrast):
+            return self.of(inputs)
+        other = model.other
+        if isinstance(other, int):
+            other = torch.full((len(inputs),), other)
+        return self.of_class(inputs, other.to(inputs.device))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassBaseline(TargetedBaseline):
+    """The nearest real images of the other class (minimum-distance training samples, MDTS).
+
+    Source: the plain form that Shih et al. 2021, arXiv:2011.06015, compare theirs with. Nearest by Euclidean distance.
+
+    Args:
+        references: Real images, such as the training images.
+        labels: Class of each.
+        count: How many, the nearest first; what is made of each is averaged.
+    """
+
+    references: Float[Tensor, "references channels height width"]
+    labels: Int[Tensor, " references"]
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        check_references(self.references, None)
+        if len(self.labels) != len(self.references):
+            raise ValueError(f"expected one label a reference, {len(self.references)}, got {len(self.labels)}")
+        if self.count < 1:
+            raise ValueError(f"expected count above 0, got {self.count}")
+
+    def of_class(
+        self, inputs: Float[Tensor, "batch channels height width"], other: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "baselines batch _ _ _"]:
+        """The nearest references of each image's class.
+
+        Raises:
+            ValueError: A class has too few.
+        """
+        found = inputs.new_empty((self.count, *inputs.shape))
+        for label in sorted(set(other.tolist())):
+            rows, bank = other == label, self.references[self.labels == label]
+            if len(bank) < self.count:
+                raise ValueError(f"expected references of class {label}, at least {self.count}, got {len(bank)}")
+            bank = reference_images(bank, inputs)
+            gaps = torch.cdist(inputs[rows].flatten(1), bank.flatten(1))
+            found[:, rows] = bank[gaps.topk(self.count, largest=False).indices.T]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedBaseline(TargetedBaseline):
+    """An image of the other class that a generator makes of the image itself.
+
+    Source: Shih et al. 2021, arXiv:2011.06015, whose generator is a GAN that stays near the image.
+
+    Args:
+        generator: ``(images, classes) -> images``, of the same shape and in the same range.
+    """
+
+    generator: Callable[[Tensor, Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        if not callable(self.generator):
+            raise ValueError(f"expected a generator that can be called, got {self.generator!r}")
+
+    def of_class(
+        self, inputs: Float[Tensor, "batch channels height width"], other: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "1 batch _ _ _"]:
+        """What the generator makes, off the graph.
+
+        Raises:
+            ValueError: It makes something of another shape.
+        """
+        with torch.no_grad():
+            made = self.generator(inputs.detach(), other)
+        if made.shape != inputs.shape:
+            raise ValueError(f"expected generated images of shape {tuple(inputs.shape)}, got {tuple(made.shape)}")
+        return made.to(inputs)[None]
 
 
 def as_baselines(setting: float | Baseline | Sequence[float | Baseline]) -> tuple[Baseline, ...]:

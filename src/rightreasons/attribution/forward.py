@@ -74,18 +74,19 @@ class Forward:
     ) -> Float[Tensor, "batch classes"]:
         """The logits; ``image`` says which image of the model's batch each input is made of."""
         model = self.model if image is None else self.model.rows(image)
-        return self._in_layout(model, inputs)
+        return self.in_layout(model, inputs)
 
     def trace(self, inputs: Tensor, image: Int[Tensor, " batch"]) -> Trace:
         """A pass that can be differentiated."""
-        return self._in_layout(self.model.rows(image).trace, inputs)
+        return self.in_layout(self.model.rows(image).trace, inputs)
 
-    def _in_layout(self, run: Callable[[Tensor], T], inputs: Tensor) -> T:
+    def in_layout(self, run: Callable[[Tensor], T], inputs: Tensor) -> T:
+        """What ``run`` makes of the images, laid out as they are fastest."""
         fast = inputs.device.type == "cpu" and inputs.dtype in (torch.float32, torch.bfloat16) and inputs.ndim == 4
         if not (self.channels_last and fast):
             return run(inputs)
         try:
-            return run(_channels_last(inputs))
+            return run(channels_last(inputs))
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
@@ -93,9 +94,10 @@ class Forward:
             return run(inputs)
 
 
-def _channels_last(
+def channels_last(
     inputs: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch channels height width"]:
+    """The same images with channels last in memory."""
     batch, channels, height, width = inputs.shape
     if channels > 1:
         return inputs.contiguous(memory_format=torch.channels_last)

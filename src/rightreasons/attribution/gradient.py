@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from rightreasons.attribution.baselines import Baseline, as_baselines
 from rightreasons.attribution.forward import Forward, check_max_batch, rows_at_once
 from rightreasons.attribution.references import References, check_references, reference_images
 from rightreasons.attribution.score import PixelGradient, Score, check_score, explained, gradient
+from rightreasons.attribution.second_order import TwiceDifferentiated
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
 
@@ -136,12 +138,12 @@ class IntegratedGradients(Attribution):
 
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """(x - baseline) * the integral of d score / d x over the line, (B, C, H, W)."""
-        starts = self._starts(inputs)
+        starts = self._starts(model, inputs)
         parts = [self._from_start(model, start, inputs - start, target, graph=graph) for start in starts]
         return parts[0] if len(parts) == 1 else torch.stack(parts).mean(dim=0)
 
-    def _starts(self, inputs: Tensor) -> Float[Tensor, "baselines batch channels height width"]:
-        return torch.cat([baseline.of(inputs) for baseline in as_baselines(self.baseline)])
+    def _starts(self, model: Classifier, inputs: Tensor) -> Float[Tensor, "baselines batch channels height width"]:
+        return torch.cat([baseline.facing(model, inputs) for baseline in as_baselines(self.baseline)])
 
     def _from_start(self, model: Classifier, start: Tensor, way: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         nodes, node_weights = np.polynomial.legendre.leggauss(self.steps)
@@ -165,7 +167,7 @@ class IntegratedGradients(Attribution):
         """
         with torch.no_grad(), preserved(model.network):
             values = self.per_channel(model, inputs, target).sum(dim=(1, 2, 3))
-            before = [explained(model(start), target, self.score) for start in self._starts(inputs)]
+            before = [explained(model(start), target, self.score) for start in self._starts(model, inputs)]
             return values - (explained(model(inputs), target, self.score) - torch.stack(before).mean(dim=0))
 
 
@@ -247,9 +249,10 @@ def _weighted_gradients(
 
     # A function of its own, so that a pass is gone before the next begins.
     def values_at(step: Tensor, image: Tensor) -> Tensor:
-        trace = run.trace(place(step, image), image)
-        scores = explained(trace.logits, target[image], settings.score)
-        values = gradient(scores, trace.inputs, graph=graph, last=not graph)
+        with TwiceDifferentiated() if graph else nullcontext():
+            trace = run.trace(place(step, image), image)
+            scores = explained(trace.logits, target[image], settings.score)
+            values = gradient(scores, trace.inputs, graph=graph, last=not graph)
         if factor is not None:
             values = values * factor(step, image)
         return values * weights[step].view(-1, *(1,) * (values.ndim - 1))

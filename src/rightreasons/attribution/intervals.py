@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from rightreasons.attribution.contextual import recorded_steps
+from rightreasons.attribution.contextual import named, recorded_steps
 from rightreasons.attribution.operators import words
 from rightreasons.attribution.tape import Step
 from rightreasons.attribution.tape.calls import pair, pulled
@@ -83,6 +83,10 @@ class Bounds:
         Raises:
             BadModel: An operator's derivative has no bounds here.
         """
+        with torch.autocast(seed.low.device.type, enabled=False):
+            return self._gradient(seed)
+
+    def _gradient(self, seed: Interval) -> Interval:
         messages: list[Interval | None] = [None] * len(self.steps)
         messages[-1] = seed
         for number in range(len(self.steps) - 1, 0, -1):
@@ -118,7 +122,7 @@ class Bounds:
             spreads = pulled(_absolute(step), given, message.radius)
             return [around(middle, spread.abs()) for middle, spread in zip(middles, spreads, strict=True)]
         raise BadModel(
-            f"the derivative of the operator {step.operator!r} has no bounds here: convolutions, dense layers, ReLU, "
+            f"the derivative of the operator {named(step)} has no bounds here: convolutions, dense layers, ReLU, "
             "leaky ReLU, softplus, pooling, BatchNorm and residual sums have"
         )
 
@@ -142,7 +146,7 @@ def bounds(
     """
     steps = recorded_steps(model, inputs, graph=graph)
     intervals = [around(inputs, radius.expand_as(inputs))]
-    with torch.set_grad_enabled(graph):
+    with torch.set_grad_enabled(graph), torch.autocast(inputs.device.type, enabled=False):
         for step in steps[1:]:
             parents = [steps[p].value for p in step.parents]
             intervals.append(_ahead(step, parents, [intervals[p] for p in step.parents]))
@@ -167,10 +171,9 @@ def _ahead(step: Step, parents: Sequence[Tensor], given: Sequence[Interval]) -> 
             return around(center, given[0].radius + given[1].radius)
         radius = step.again(given[0].radius) - step.again(torch.zeros_like(given[0].radius))
         return around(center, radius.abs())
-    used = repr(step.operator) if unbounded is None else f"{step.operator!r} {unbounded}"
     raise BadModel(
-        f"the operator {used} has no bounds here: convolutions, dense layers, rising activations, pooling, BatchNorm "
-        "and residual sums have"
+        f"the operator {named(step, unbounded)} has no bounds here: convolutions, dense layers, rising activations, "
+        "pooling, BatchNorm and residual sums have"
     )
 
 

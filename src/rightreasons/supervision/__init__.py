@@ -2,6 +2,7 @@
 
 from rightreasons.core import Catalogue, ExplanationLoss
 from rightreasons.supervision.activation_penalty import TAP
+from rightreasons.supervision.color_invariance import ColorGradient, Recolored
 from rightreasons.supervision.concept_penalty import RRClArC
 from rightreasons.supervision.counterexamples import Counterexamples
 from rightreasons.supervision.decomposition import CDEP
@@ -27,6 +28,8 @@ LOSSES: Catalogue[ExplanationLoss] = Catalogue(
     pgd_ex=PGDEx,
     ibp_ex=IBPEx,
     r4=R4,
+    recolored=Recolored,
+    color_gradient=ColorGradient,
 )
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "RES",
     "RRR",
     "TAP",
+    "ColorGradient",
     "CosineRRR",
     "Counterexamples",
     "Energy",
@@ -48,6 +52,7 @@ __all__ = [
     "PGDEx",
     "RRClArC",
     "RRRGradCAM",
+    "Recolored",
     "adaptive_threshold",
     "gaussian_imputation",
 ]

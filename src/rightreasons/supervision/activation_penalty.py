@@ -31,7 +31,7 @@ class TAP(ExplanationLoss):
     max-pooling) and averaged down to the layer's resolution. Nothing is differentiated twice.
 
     Source: Zhang et al. 2024, arXiv:2311.12813. Activations are rectified here, so that a layer may be named by its
-    convolution as well as by its ReLU.
+    convolution as well as by its ReLU; which layers they tap is a setting there, too, and our default is ours.
 
     Args:
         layers: Names of the layers; ``None`` takes every two-dimensional convolution.

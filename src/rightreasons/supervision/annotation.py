@@ -50,7 +50,9 @@ def mask_of(batch: Batch, kind: Kind, user: str) -> Float[Tensor, "batch 1 heigh
     """
     mask: Tensor | None = getattr(batch, kind)
     if mask is None:
-        raise MissingAnnotation(f"{user} needs masks of {kind} pixels and the batch has none; annotate some images")
+        other = "irrelevant" if kind == "relevant" else "relevant"
+        found = "none" if getattr(batch, other) is None else f"only masks of {other} pixels"
+        raise MissingAnnotation(f"{user} needs masks of {kind} pixels and the batch has {found}; annotate some images")
     expected = (len(batch.inputs), 1, *batch.inputs.shape[2:])
     if tuple(mask.shape) != expected:
         raise ValueError(f"expected {kind} masks of shape {expected}, got {tuple(mask.shape)}")

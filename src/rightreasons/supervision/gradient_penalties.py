@@ -90,7 +90,9 @@ class CosineRRR(GradientPenalty):
     and the range of its pixels, so that a weight means the same everywhere; an image whose gradient is zero costs 0.
 
     Source: the cosine form of the gradient penalty in Pahde et al. 2023 (Reveal to Revise), arXiv:2303.12641; there
-    channels are summed before the absolute value is taken, here after, so that they cannot hide each other.
+    channels are summed before the absolute value is taken, here after, so that they cannot hide each other. They take
+    the gradient of the cross-entropy or of one logit; here it is that of the sum of all log-probabilities, as in RRR,
+    unless the attribution says otherwise.
 
     Args:
         attribution: What is compared; its values per channel.
@@ -113,10 +115,10 @@ class RBR(RRR):
 
     The mean over annotated images of the sum over pixels and channels of (A * i * g)^2, with A = ``irrelevant``, g the
     gradient of the sum of all log-probabilities, and i the pixel's influence: the gradient, with respect to the pixel,
-    of the sum over all weights of the gradient of the cross-entropy. The inverse Hessian of the paper's influence
-    function is replaced by the identity, as in the published comparisons. A third derivative is taken: it is the
-    dearest loss of the family, and the least stable. The influence takes a pass of its own, in which normalizations run
-    as plain algebra, since torch's own are wrong to third order.
+    of the sum over all weights of the gradient of the image's own cross-entropy, which no batch size divides. The
+    inverse Hessian of the paper's influence function is replaced by the identity, as in the published comparisons. A
+    third derivative is taken: it is the dearest loss of the family, and the least stable. The influence takes a pass of
+    its own, in which normalizations run as plain algebra, since torch's own are wrong to third order.
 
     Source: Shao et al. 2021, doi:10.1609/aaai.v35i11.17148, in the form of Friedrich et al. 2023, arXiv:2203.03668.
 

@@ -66,7 +66,9 @@ class RRRGradCAM(MapGuidance):
     """RRR-G: the squared class activation map on irrelevant pixels.
 
     The mean of M^2 over the pixels of an image that are ``irrelevant``, with M the map divided by its own largest
-    absolute value. The paper sums over the cells of the coarse map; the mean does not depend on its resolution.
+    absolute value. The paper sums over the cells of the coarse map, to whose resolution it brings the mask; the mean at
+    the resolution of the inputs does not depend on that of the map. The map is that of the image's label, not of the
+    predicted class.
 
     Source: Schramowski et al. 2020, doi:10.1038/s42256-020-0212-3, as named RRR-G in Friedrich et al. 2023,
     arXiv:2203.03668.
@@ -118,7 +120,8 @@ class Energy(MapGuidance):
     It does not say how a map should be spread over the relevant pixels, and so bears masks that are too large, such as
     boxes. A map without a positive value costs 1 and has no gradient.
 
-    Source: Rao et al. 2023, arXiv:2303.11932, the energy loss.
+    Source: Rao et al. 2023, arXiv:2303.11932, the energy loss. Their images have several labels, of which each step
+    draws one; here an image has one.
     """
 
     def of(self, heatmap: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:

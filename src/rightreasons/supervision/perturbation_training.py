@@ -28,7 +28,8 @@ class PGDEx(ExplanationLoss):
 
     Each step moves the irrelevant pixels by ``radius / steps`` along the sign of the gradient, from the image itself,
     so that none moves by more than ``radius``. A pixel that is irrelevant in part moves in part. The steps carry no
-    graph to the weights: the adversary is fixed, as in adversarial training.
+    graph to the weights: the adversary is fixed, as in adversarial training. The paper's sum of the cross-entropies of
+    image and adversary is that of the task and this term at weight 1.
 
     Source: Heo et al. 2023, arXiv:2303.06419 (PGD-Ex).
 

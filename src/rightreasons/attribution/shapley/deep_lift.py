@@ -69,7 +69,7 @@ class DeepLIFT(Attribution):
         """
         with torch.no_grad(), preserved(model.network):
             values = self.per_channel(model, inputs, target).sum(dim=(1, 2, 3))
-            before = [explained(model(start), target, "logit") for start in self._starts(inputs)]
+            before = [explained(model(start), target, "logit") for start in self._starts(model, inputs)]
             return values - (explained(model(inputs), target, "logit") - torch.stack(before).mean(dim=0))
 
     def all_classes(
@@ -81,13 +81,13 @@ class DeepLIFT(Attribution):
 
     def _shares(self, model: Classifier, inputs: Tensor, seed: Seed, *, graph: bool) -> Shares:
         with torch.set_grad_enabled(graph):
-            shares = Meetings(model, self.rule, seed, graph).with_baselines(inputs, self._starts(inputs))
+            shares = Meetings(model, self.rule, seed, graph).with_baselines(inputs, self._starts(model, inputs))
         if self.check:
             shares.check(self.tolerance)
         return shares
 
-    def _starts(self, inputs: Tensor) -> Float[Tensor, "baselines batch channels height width"]:
-        starts = [baseline.of(inputs) for baseline in as_baselines(self.baseline)]
+    def _starts(self, model: Classifier, inputs: Tensor) -> Float[Tensor, "baselines batch channels height width"]:
+        starts = [baseline.facing(model, inputs) for baseline in as_baselines(self.baseline)]
         return starts[0] if len(starts) == 1 else torch.cat(starts)
 
 
