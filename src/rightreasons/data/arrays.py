@@ -95,6 +95,7 @@ class Subset(Wrapper):
     def _wrap(self, data: ImageDataset) -> None:
         super()._wrap(data)
         self.target = data.target[self.index]
+        self.held = None if data.held is None else data.held[self.index]
 
 
 class Rescaled(Wrapper):

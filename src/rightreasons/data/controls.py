@@ -1,4 +1,4 @@
-"""Masks that should not help, and fewer masks: the controls that show whether it is the mask that does the work."""
+"""Masks that should not help, and masks that say less: they show whether it is the mask that does the work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rightreasons.core import Batch, MissingAnnotation
 from rightreasons.data.dataset import ImageDataset, Wrapper, stream
 from rightreasons.data.decoys import PatchDecoy, blocks
 
-MaskControl = Literal["zero", "random", "wrong"]
+MaskControl = Literal["zero", "random", "wrong", "incomplete"]
 
 
 class WithMasks(Wrapper):
@@ -23,10 +23,14 @@ class WithMasks(Wrapper):
     - ``random``: each image's own masks, moved around the edges by an offset drawn for that image: as many pixels,
       and a place that says nothing about the true one.
     - ``wrong``: a square of the patch's size in the middle of the upper edge, where no corner decoy ever is, is
-      marked irrelevant in every image, and nothing relevant.
+      marked irrelevant in every image. Relevant masks are the image's own, moved sideways by half its width around the
+      edges: as many pixels, amid the border where the object is not. What is relevant on both sides stays so.
+    - ``incomplete``: of each image's irrelevant pixels only the upper half is marked: the first half in reading order,
+      of an odd number one more. The same half in all images, so that no image tells what the others leave out.
 
-    Source: ``wrong`` is the "wrong feedback" of Friedrich et al. 2023, arXiv:2203.03668, a block of 16 pixels amid
-    the border; which border is our choice.
+    Source: ``wrong`` and ``incomplete`` are the feedback of that kind in Friedrich et al. 2023, arXiv:2203.03668: a
+    block of 16 pixels amid the border, and 8 of the 16 pixels; which border and which 8 is our choice, and so are the
+    wrong relevant masks, which the paper has none of.
 
     Args:
         data: The images with their true masks.
@@ -52,18 +56,24 @@ class WithMasks(Wrapper):
         """The images of these positions with the control's masks.
 
         Raises:
-            MissingAnnotation: ``random`` has no masks to move.
+            MissingAnnotation: There are no masks to move or to halve.
         """
         batch = self.data.batch(index)
         if self.kind == "random":
             return self._moved(batch, index)
+        if self.kind == "incomplete":
+            return self._halved(batch)
         nothing = torch.zeros_like(batch.inputs[:, :1])
-        irrelevant = nothing
         if self.size is not None:
-            height, width = nothing.shape[-2:]
-            left = torch.full_like(index, (width - self.size) // 2)
-            irrelevant = blocks(torch.zeros_like(index), left, self.size, (height, width)).to(nothing.dtype)
-        return replace(batch, irrelevant=irrelevant, relevant=None if batch.relevant is None else nothing)
+            return self._misplaced(batch, index, self.size)
+        return replace(batch, irrelevant=nothing, relevant=None if batch.relevant is None else nothing)
+
+    def _misplaced(self, batch: Batch, index: Tensor, size: int) -> Batch:
+        height, width = batch.inputs.shape[-2:]
+        left = torch.full_like(index, (width - size) // 2)
+        block = blocks(torch.zeros_like(index), left, size, (height, width)).to(batch.inputs.dtype)
+        relevant = None if batch.relevant is None else batch.relevant.roll(width // 2, dims=-1)
+        return replace(batch, irrelevant=block, relevant=relevant)
 
     def _moved(self, batch: Batch, index: Tensor) -> Batch:
         if batch.relevant is None and batch.irrelevant is None:
@@ -72,6 +82,14 @@ class WithMasks(Wrapper):
         down, right = self.down[index], self.right[index]
         relevant, irrelevant = (None if m is None else rolled(m, down, right) for m in masks.values())
         return replace(batch, relevant=relevant, irrelevant=irrelevant)
+
+    def _halved(self, batch: Batch) -> Batch:
+        if batch.irrelevant is None:
+            raise MissingAnnotation(f"{self.name}: expected irrelevant masks to halve, and the images have none")
+        marked = (batch.irrelevant > 0).flatten(1)
+        number, place = marked.sum(dim=1, keepdim=True), marked.cumsum(dim=1)
+        kept = (place <= (number + 1) // 2).view_as(batch.irrelevant)
+        return replace(batch, irrelevant=batch.irrelevant * kept)
 
 
 class Annotated(Wrapper):

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -30,12 +30,15 @@ class ImageDataset(ABC, Dataset[Batch]):
         classes: Name of each class.
         target: Class of each image, (N,) int64.
         pixel_range: Smallest and largest value a pixel of ``inputs`` may have.
+        held: Which images are for validation, where the data set says so because some are of the same source;
+            ``None`` where any may be held out.
     """
 
     name: str
     classes: tuple[str, ...]
     target: Int[Tensor, " images"]
     pixel_range: tuple[float, float] = (0.0, 1.0)
+    held: Bool[Tensor, " images"] | None = None
 
     @abstractmethod
     def batch(self, index: Int[Tensor, " batch"]) -> Batch:
@@ -118,6 +121,7 @@ class Wrapper(ImageDataset):
         self.classes = data.classes
         self.target = data.target
         self.pixel_range = data.pixel_range
+        self.held = data.held
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:

@@ -10,8 +10,6 @@ is asked for.
 from __future__ import annotations
 
 import colorsys
-import copy
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -23,6 +21,8 @@ from torch import Tensor
 
 from rightreasons.core import Batch
 from rightreasons.data.dataset import ImageDataset, Split, Wrapper, stream
+from rightreasons.data.decoyed import DecoyDataset, other_class, require_unit_range
+from rightreasons.data.pasted import PastedDecoy, TextureProtocol
 
 LEVELS = 255
 SHADE_STEP = 25
@@ -61,55 +61,28 @@ class ColorProtocol:
     source: str
 
 
-DECOYS: Mapping[str, PatchProtocol | ColorProtocol] = MappingProxyType(
+DECOYS: Mapping[str, PatchProtocol | ColorProtocol | TextureProtocol] = MappingProxyType(
     {
         "decoy/rrr": PatchProtocol(4, "random", "patch", "Ross et al. 2017, arXiv:1703.03717, Decoy MNIST"),
         "decoy/typology": PatchProtocol(4, "random", "patch", "Friedrich et al. 2023, arXiv:2203.03668, Decoy-MNIST"),
         "decoy/cdep": PatchProtocol(5, "inverted", "corners", "Rieger et al. 2020, arXiv:1909.13584, DecoyMNIST"),
         "decoy/r4": PatchProtocol(4, "other", "patch", "R4, TMLR 2025, arXiv:2506.19680, Decoy-MNIST"),
         "decoy/color": ColorProtocol("Rieger et al. 2020, arXiv:1909.13584, ColorMNIST"),
+        "decoy/texture": TextureProtocol(48, 0.9, "ours, in the place of the two data sets of RES (Gao et al. 2022)"),
+        "decoy/wallpaper": TextureProtocol(
+            224, 0.95, "ours, after the Waterbirds of Sagawa et al. 2020, arXiv:1911.08731", backgrounds="wallpapers"
+        ),
+        "decoy/wallpaper-free": TextureProtocol(
+            224, None, "ours: decoy/wallpaper whose background never tells the class", backgrounds="wallpapers"
+        ),
+        "decoy/texture-free": TextureProtocol(48, None, "ours: decoy/texture whose background never tells the class"),
     }
 )
 
-
-class DecoyDataset(Wrapper):
-    """Images with a decoy.
-
-    Attributes:
-        data: The images without it; ``clean`` is the same.
-        protocol: Name of the protocol.
-        source: Who published it.
-        split: Whether the decoy behaves as in training or as in the test.
-        shown: Class whose sign each image bears, (N,) int64.
-    """
-
-    protocol: str
-    source: str
-    split: Split
-    shown: Int[Tensor, " images"]
-
-    @property
-    def clean(self) -> ImageDataset:
-        """The images without the decoy."""
-        return self.data
-
-    def swapped(self, seed: int = 0) -> DecoyDataset:
-        """The same images, each with the decoy of another class than the one it bears now, and nothing else changed.
-
-        The other class is drawn evenly from all the others. For the decoy-swap invariance.
-
-        Raises:
-            ValueError: There is only one class.
-        """
-        other = copy.copy(self)
-        other.change = f"{self.change}, swapped (seed {seed})"
-        other.shown = other_class(self.shown, len(self.classes), stream(seed, "swap"))
-        other._wrap(self.data)
-        return other
-
-    @abstractmethod
-    def patch(self, index: Int[Tensor, " batch"]) -> Bool[Tensor, "batch 1 height width"]:
-        """Where the decoy is."""
+WITHOUT_SIGN: Mapping[str, str] = MappingProxyType(
+    {"decoy/texture": "decoy/texture-free", "decoy/wallpaper": "decoy/wallpaper-free"}
+)
+"""Decoys that belong to the image, and the form of each that never tells the class: what a clean bound trains on."""
 
 
 class PatchDecoy(DecoyDataset):
@@ -243,8 +216,10 @@ def decoy(
         protocol: One of ``DECOYS``.
         split: Whether the decoy tells the class (``train``) or misleads (``test``), whatever images are given.
         seed: Of corners and greys; ``decoy/color`` draws nothing.
-        size: Side of the patch, if not the protocol's; small images need a smaller one. The name tells it.
-        foreground: Pixels of the clean image above this value, outside the mask, become ``relevant``.
+        size: Side of the patch, if not the protocol's; small images need a smaller one. The name tells it. Under
+            ``decoy/texture``, the side of the canvas.
+        foreground: Pixels of the clean image above this value, outside the mask, become ``relevant``. Under
+            ``decoy/texture``, they are the object.
 
     Raises:
         ValueError: No such protocol or split, or the images do not fit it.
@@ -261,6 +236,10 @@ def decoy(
         if size is not None or foreground is not None:
             raise ValueError(f"expected neither size nor foreground for {protocol}, which has no patch")
         made = ColorDecoy(data, settings, split=split, change=f"{protocol} ({split})")
+    elif isinstance(settings, TextureProtocol):
+        settings = settings if size is None else replace(settings, size=size)
+        change = f"{protocol} ({split}, seed {seed}, {settings.size}x{settings.size})"
+        made = PastedDecoy(data, settings, split=split, seed=seed, foreground=foreground, change=change)
     else:
         note = "" if size is None else f", {size}x{size}"
         settings = settings if size is None else replace(settings, size=size)
@@ -300,24 +279,3 @@ def hues(number: int) -> Float[Tensor, "colors 3"]:
     return torch.tensor(
         [colorsys.hls_to_rgb(s * 300 / 360, lightness[0] + s * (lightness[1] - lightness[0]), 1.0) for s in steps]
     )
-
-
-def other_class(own: Int[Tensor, " images"], classes: int, generator: torch.Generator) -> Int[Tensor, " images"]:
-    """A class for each image, drawn evenly from all but its own.
-
-    Raises:
-        ValueError: There is no other.
-    """
-    if classes < 2:
-        raise ValueError(f"expected at least two classes, got {classes}")
-    return (own + torch.randint(1, classes, own.shape, generator=generator)) % classes
-
-
-def require_unit_range(data: ImageDataset) -> None:
-    """Refuse other pixel ranges.
-
-    Raises:
-        ValueError: Pixels do not lie in [0, 1].
-    """
-    if data.pixel_range != (0.0, 1.0):
-        raise ValueError(f"expected pixels in [0, 1] under a decoy, got {data.pixel_range}; rescale afterwards")

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.core import Batch
+from rightreasons.data.elastic import displacements
 from rightreasons.data.randomize import randomized
 
 
@@ -36,6 +37,8 @@ class Augmentation:
             (``swapped``); the cheapest of counterexamples, as no copy is made.
         low: Smallest value of uniform noise.
         high: Largest value of uniform noise; the range should be that of the pixels.
+        elastic: Strength of an elastic distortion, see :func:`rightreasons.data.elastic.displacements`; 0 for none.
+        elastic_smoothness: Its smoothness, in pixels.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -51,6 +54,8 @@ class Augmentation:
     irrelevant: Literal["keep", "uniform", "swapped"] = "keep"
     low: float = 0.0
     high: float = 1.0
+    elastic: float = 0.0
+    elastic_smoothness: float = 4.0
 
     def __post_init__(self) -> None:
         if self.shift < 0 or self.rotation < 0:
@@ -59,6 +64,10 @@ class Augmentation:
             raise ValueError(f"expected scale in [0, 1), got {self.scale}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"expected crop in (0, 1], got {self.crop}")
+        if not (0 <= self.elastic < math.inf and 0 < self.elastic_smoothness < math.inf):
+            raise ValueError(
+                f"expected elastic >= 0 and elastic_smoothness > 0, got {self.elastic} and {self.elastic_smoothness}"
+            )
         if self.masks not in ("bilinear", "nearest"):
             raise ValueError(f"expected masks bilinear or nearest, got {self.masks!r}")
         if self.irrelevant not in ("keep", "uniform", "swapped"):
@@ -69,7 +78,7 @@ class Augmentation:
     @property
     def moves(self) -> bool:
         """Whether an image can move at all."""
-        return bool(self.shift or self.rotation or self.scale or self.crop < 1 or self.flip)
+        return bool(self.shift or self.rotation or self.scale or self.crop < 1 or self.flip or self.elastic)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch moved, see :func:`augment`."""
@@ -79,8 +88,8 @@ class Augmentation:
 def augment(batch: Batch, settings: Augmentation, generator: torch.Generator) -> Batch:
     """The batch with every image moved in its own way, and its masks with it.
 
-    One affine map an image, applied by one resampling. All draws come from ``generator``, whatever the device of the
-    batch.
+    One affine map an image, and a displacement of each place where that is asked for, applied by one resampling. All
+    draws come from ``generator``, whatever the device of the batch.
     """
     if settings.irrelevant != "keep":
         batch = randomized(batch, settings.irrelevant, (settings.low, settings.high), generator)
@@ -88,9 +97,12 @@ def augment(batch: Batch, settings: Augmentation, generator: torch.Generator) ->
         return batch
     height, width = batch.inputs.shape[-2:]
     theta = _affine(settings, len(batch), (height, width), generator).to(batch.inputs)
-    inputs = _sampled(batch.inputs - settings.fill, theta, "bilinear") + settings.fill
+    grid = F.affine_grid(theta, [len(batch), 1, height, width], align_corners=False)
+    if settings.elastic:
+        grid = grid + _distortion(settings, len(batch), (height, width), generator).to(grid)
+    inputs = _sampled(batch.inputs - settings.fill, grid, "bilinear") + settings.fill
     relevant, irrelevant = (
-        None if mask is None else _sampled(mask, theta, settings.masks).clamp(0, 1)
+        None if mask is None else _sampled(mask, grid, settings.masks).clamp(0, 1)
         for mask in (batch.relevant, batch.irrelevant)
     )
     return replace(batch, inputs=inputs, relevant=relevant, irrelevant=irrelevant)
@@ -116,12 +128,20 @@ def _affine(
     return torch.cat([linear, (window - shift / half).unsqueeze(2)], dim=2)
 
 
+def _distortion(
+    settings: Augmentation, number: int, size: tuple[int, int], generator: torch.Generator
+) -> Float[Tensor, "batch height width 2"]:
+    """The elastic displacements, in ``grid_sample``'s units."""
+    strength, smoothness = settings.elastic, settings.elastic_smoothness
+    moved = displacements(number, size, strength=strength, smoothness=smoothness, generator=generator)
+    return moved.permute(0, 2, 3, 1) * 2 / torch.tensor([size[1], size[0]])
+
+
 def _sampled(
     images: Float[Tensor, "batch channels height width"],
-    theta: Float[Tensor, "batch 2 3"],
+    grid: Float[Tensor, "batch height width 2"],
     mode: Literal["bilinear", "nearest"],
 ) -> Float[Tensor, "batch channels height width"]:
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     # Within the outermost half pixel an image is its border, not a blend with what lies outside.
     height, width = images.shape[-2:]
     center = 1 - 1 / torch.tensor([width, height]).to(grid)

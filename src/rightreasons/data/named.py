@@ -11,6 +11,9 @@ from typing import Protocol, get_args, runtime_checkable
 from rightreasons.data.dataset import ImageDataset, Split
 from rightreasons.data.digits import load_digits
 from rightreasons.data.mnist import FASHION_MNIST, MNIST
+from rightreasons.data.squares import GROUPS, Squares
+from rightreasons.data.stamps import STAMPS
+from rightreasons.data.toy_colors import ToyColors
 
 
 @runtime_checkable
@@ -23,7 +26,16 @@ class Loader(Protocol):
 
 
 DATASETS: Mapping[str, Loader] = MappingProxyType(
-    {"mnist": MNIST, "fashion_mnist": FASHION_MNIST, "digits": load_digits}
+    {
+        "mnist": MNIST,
+        "fashion_mnist": FASHION_MNIST,
+        "digits": load_digits,
+        "stamps": STAMPS,
+        "toy_colors": ToyColors("corners"),
+        "toy_colors_by_corners": ToyColors("top"),
+        "squares_symmetric": Squares(GROUPS["symmetric"]),
+        "squares_asymmetric": Squares(GROUPS["asymmetric"]),
+    }
 )
 
 

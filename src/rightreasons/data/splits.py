@@ -32,3 +32,18 @@ def split(data: ImageDataset, share: float, seed: int = 0) -> tuple[Subset, Subs
         for part, chosen in parts.items()
     )
     return rest, held_out
+
+
+def split_as_held(data: ImageDataset) -> tuple[Subset, Subset]:
+    """The images to train on, and those that the data set itself holds out since their sources are apart.
+
+    Raises:
+        ValueError: The data set does not say which.
+    """
+    if data.held is None:
+        raise ValueError(f"{data.name} holds out no images of its own; split it by a share")
+    rest, held_out = (
+        Subset(data, chosen.nonzero().squeeze(1), change=part)
+        for part, chosen in (("own training images", ~data.held), ("own validation images", data.held))
+    )
+    return rest, held_out
