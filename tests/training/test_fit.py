@@ -67,6 +67,7 @@ def test_it_learns_and_logs_every_part_by_name(tiny, toy):
         "cross_entropy",
         "rrr",
         "seconds",
+        "cpu_seconds",
         "toy_accuracy",
         "depth",
         "more_a",
@@ -197,7 +198,7 @@ def test_ctrl_c_stops_between_two_steps_and_resumes_to_the_same_weights(tiny, to
     assert result.steps == expected.steps
     assert weights(again).equal(weights(whole))
     for ours, theirs in zip(result.history, expected.history, strict=True):
-        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+        assert {**ours, "seconds": 0, "cpu_seconds": 0} == {**theirs, "seconds": 0, "cpu_seconds": 0}
 
 
 def test_ctrl_c_while_validating_keeps_the_epoch(tiny, toy, tmp_path, weights):

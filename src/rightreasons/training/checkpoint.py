@@ -33,6 +33,8 @@ class Progress:
         steps: Steps of all epochs that are over.
         history: One dictionary an epoch that is over.
         meter: Sums of the present epoch, see ``Meter.state``; ``None`` at its beginning.
+        watched: What validation has told so far, see ``Watched``; ``None`` where nothing is made of it.
+        best: The weights after the best epoch; ``None`` where the last are taken.
     """
 
     epoch: int = 0
@@ -40,6 +42,8 @@ class Progress:
     steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     meter: dict[str, Any] | None = None
+    watched: dict[str, Any] | None = None
+    best: dict[str, Tensor] | None = None
 
 
 def save_checkpoint(
@@ -67,11 +71,12 @@ def save_checkpoint(
     state = optimizer.state_dict()["state"]
     tensors = {f"weights.{name}": value for name, value in step.state_dict().items()}
     tensors |= {f"optimizer.{i}.{k}": v for i, row in state.items() for k, v in row.items() if isinstance(v, Tensor)}
+    tensors |= {f"best.{name}": value for name, value in (progress.best or {}).items()}
     plain = {i: {k: v for k, v in row.items() if not isinstance(v, Tensor)} for i, row in state.items()}
     header = {
         "format": _FORMAT,
         "description": description,
-        "progress": vars(progress),
+        "progress": {name: value for name, value in vars(progress).items() if name != "best"},
         "optimizer": plain,
         "scaler": scaler,
     }
@@ -97,7 +102,7 @@ def load_checkpoint(
         state[int(index)][key] = value
     _refuse_unfit(path, state, optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(**header["progress"]), header["scaler"]
+    return Progress(**header["progress"], best=_under("best.", tensors) or None), header["scaler"]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, DynamoBackend, broadcast_object_list
 from torch import Tensor
@@ -16,11 +17,13 @@ from torch import Tensor
 from rightreasons.core import Batch, ResumeRefused, TrainingDiverged
 from rightreasons.data.dataset import ImageDataset
 from rightreasons.models import AdaptedClassifier, check_fits
+from rightreasons.models.checkpoints import fill
 from rightreasons.training.checkpoint import FILE_NAME, Progress, finite, load_checkpoint, save_checkpoint
 from rightreasons.training.evaluation import evaluate, modes_kept
 from rightreasons.training.loading import epoch_order, fetch, seed_generators, share, stream_seed
 from rightreasons.training.monitor import Bar, Meter, can_defer, deferred_interrupt
 from rightreasons.training.objective import Objective, TrainingStep
+from rightreasons.training.schedule import Watched, rate
 from rightreasons.training.settings import FitSettings, describe, held_back, make_optimizer
 
 Check = Callable[[AdaptedClassifier], float | Mapping[str, float]]
@@ -40,17 +43,20 @@ class FitResult:
     """What a run leaves beside the trained weights.
 
     Attributes:
-        history: One dictionary an epoch: ``epoch`` (from 1), ``loss``, the parts by name, ``seconds`` of its steps, and
-            what was validated (``<name>_accuracy`` for a data set).
+        history: One dictionary an epoch: ``epoch`` (from 1), ``loss``, the parts by name, ``seconds`` of its steps
+            (``cpu_seconds``, on a CPU, of this process alone), and
+            what was validated (``<name>_accuracy`` for a data set); with a schedule also ``lr``, that of its last step.
         seconds: Duration of this call.
         steps: Steps over all epochs, those before an interruption included.
         resumed_from: The step at which an earlier run was taken up, or ``None``.
+        best_epoch: The epoch, from 1, whose weights were taken; ``None`` where the last were.
     """
 
     history: list[dict[str, float]]
     seconds: float
     steps: int
     resumed_from: int | None
+    best_epoch: int | None = None
 
 
 def fit(
@@ -88,7 +94,8 @@ def fit(
         data: What to train on.
         objective: What to minimize.
         settings: How.
-        validate: After each epoch: the accuracy on a data set, or what a function of the model returns, by name.
+        validate: After each epoch: the accuracy on a data set, or what a function of the model returns, by name. What
+            a plateau or early stopping follows from stands under ``validation``, and from no other.
         out: A folder for ``checkpoint.safetensors``, written after each epoch; ``None`` keeps nothing.
         resume: Go on from the checkpoint in ``out`` where there is one.
         accelerator: Where to run; by default what the environment says.
@@ -96,7 +103,8 @@ def fit(
 
     Raises:
         BadModel: The network cannot take these images.
-        ValueError: A label is out of the model's range, or the Accelerate configuration cannot train explanations.
+        ValueError: A label is out of the model's range, the Accelerate configuration cannot train explanations, or
+            nothing stands under ``validation`` where training is to follow from it.
         TrainingDiverged: A loss or weight is not finite; the last good checkpoint stays.
         ResumeRefused: The checkpoint belongs to a run with other settings.
         NotWritten: The checkpoint could not be written; the last one stays.
@@ -104,6 +112,7 @@ def fit(
     started = time.perf_counter()
     accelerator = accelerator or default_accelerator()
     _refuse_unsupported(accelerator, objective)
+    _refuse_unwatchable(settings, validate or {})
     devices = [accelerator.device.index or 0] if accelerator.device.type == "cuda" else []
     with modes_kept(model), torch.random.fork_rng(devices):
         loop = _Loop(model, data, objective, settings, accelerator=accelerator)
@@ -111,7 +120,8 @@ def fit(
         resumed_from = loop.resume(path) if resume and path is not None and path.is_file() else None
         loop.run(path, validate or {}, progress=progress)
     at = loop.at
-    return FitResult(at.history, time.perf_counter() - started, at.steps, resumed_from)
+    best = loop.watched.epoch if at.best is not None else None
+    return FitResult(at.history, time.perf_counter() - started, at.steps, resumed_from, best)
 
 
 def default_accelerator() -> Accelerator:
@@ -168,19 +178,24 @@ class _Loop:
             self.accelerator.scaler.load_state_dict(scaler)
         return self.at.steps
 
+    @property
+    def watched(self) -> Watched:
+        """What validation has told so far."""
+        return Watched(**(self.at.watched or {}))
+
     def run(self, path: Path | None, validate: Mapping[str, ImageDataset | Check], *, progress: bool) -> None:
-        """All epochs that are left."""
+        """All epochs that are left, and the best weights back where they are asked for."""
         shown = progress and self.accelerator.is_main_process
         steps = len(self.order(0))
         bar = Bar(epochs=self.settings.epochs, total=self.settings.epochs * steps, done=self.at.steps, shown=shown)
         # Processes would stop at different steps, so only a single one can stop between two.
         defers = path is not None and self.accelerator.num_processes == 1 and can_defer()
         try:
-            while self.at.epoch < self.settings.epochs:
+            while self.at.epoch < self.settings.epochs and not self.watched.stops(self.settings):
                 bar.epoch(self.at.epoch + 1)
                 line = self.epoch(bar, defers=defers) | self.validated(validate)
                 with deferred_interrupt(defers):
-                    self.at = Progress(self.at.epoch + 1, 0, self.at.steps, [*self.at.history, line])
+                    self.at = self.after(line)
                     self.save(path)
         except KeyboardInterrupt:
             if defers and self.at.steps and not self.between:
@@ -188,6 +203,22 @@ class _Loop:
             raise
         finally:
             bar.close()
+        if self.at.best is not None:
+            fill(self.step, self.at.best, "the checkpoint")
+
+    def after(self, line: dict[str, float]) -> Progress:
+        """The progress when an epoch is over, and what follows from its validation."""
+        at, settings = self.at, self.settings
+        over = Progress(at.epoch + 1, 0, at.steps, [*at.history, line], watched=at.watched, best=at.best)
+        if settings.watches:
+            name = f"validation_{settings.monitor}"
+            if name not in line:
+                raise ValueError(f"expected the check 'validation' to return {settings.monitor!r}, by that name")
+            watched = self.watched.seen(line[name], over.epoch, settings)
+            over.watched = asdict(watched)
+            if settings.patience and watched.epoch == over.epoch:
+                over.best = {name: value.detach().clone() for name, value in self.step.state_dict().items()}
+        return over
 
     def order(self, epoch: int) -> list[Tensor]:
         """The batches of an epoch, over all processes together."""
@@ -197,26 +228,37 @@ class _Loop:
     def epoch(self, bar: Bar, *, defers: bool) -> dict[str, float]:
         """The steps of the present epoch that are left; returns its line in the history."""
         at = self.at
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         order = [share(rows, process, processes) for rows in self.order(at.epoch)[at.step :]]
+        steps = len(self.order(0)) * self.settings.epochs
         meter = Meter(at.epoch + 1, 1 if self.device.type == "cpu" else 50, at.meter)
         self.train_mode()
         with deferred_interrupt(defers) as stop_if_asked:
             try:
                 for batch in fetch(self.data, order, self.settings.workers):
+                    self.set_rate(steps)
                     bar.step(self.update(batch, meter))
                     stop_if_asked()
             finally:
                 at.meter = meter.state()
         means = meter.means(self.across_processes)
-        return {"epoch": float(at.epoch + 1), **means, "seconds": time.perf_counter() - started}
+        lr = {"lr": rate(self.settings, self.watched, at.steps - 1, steps)} if self.settings.schedule else {}
+        # On a CPU that others use too, only the time that this process worked tells what a step costs.
+        cpu = {"cpu_seconds": time.process_time() - worked} if self.device.type == "cpu" else {}
+        return {"epoch": float(at.epoch + 1), **means, **lr, "seconds": time.perf_counter() - started, **cpu}
 
     def train_mode(self) -> None:
         """Put everything into training mode but what the user holds in evaluation mode."""
         self.step.train()
         for module in self.held_back:
             module.training = False
+
+    def set_rate(self, steps: int) -> None:
+        """Give the optimizer the learning rate of the next step; it follows from the progress, so none is saved."""
+        if self.settings.schedule:
+            for group in self.raw_optimizer.param_groups:
+                group["lr"] = rate(self.settings, self.watched, self.at.steps, steps)
 
     def update(self, batch: Batch, meter: Meter) -> Mapping[str, float]:
         """One step; returns the parts that were read last."""
@@ -270,7 +312,8 @@ class _Loop:
             with modes_kept(self.model):
                 self.model.eval()
                 for name, check in validate.items():
-                    found[0] |= _validated(self.model, name, check)
+                    followed = self.settings.watches and name == "validation"
+                    found[0] |= _validated(self.model, name, check, loss=followed)
         broadcast_object_list(found)
         return found[0]
 
@@ -287,13 +330,26 @@ class _Loop:
         save_checkpoint(path, self.step, self.raw_optimizer, self.at, description=self.description, scaler=scaler)
 
 
-def _validated(model: AdaptedClassifier, name: str, check: ImageDataset | Check) -> dict[str, float]:
+def _validated(
+    model: AdaptedClassifier, name: str, check: ImageDataset | Check, *, loss: bool = False
+) -> dict[str, float]:
     if isinstance(check, ImageDataset):
-        return {f"{name}_accuracy": evaluate(model, check).accuracy}
+        found = evaluate(model, check)
+        entropy = {f"{name}_loss": F.cross_entropy(found.logits.double(), found.target).item()} if loss else {}
+        return {f"{name}_accuracy": found.accuracy} | entropy
     value = check(model)
     if isinstance(value, Mapping):
         return {f"{name}_{key}": float(number) for key, number in value.items()}
     return {name: float(value)}
+
+
+def _refuse_unwatchable(settings: FitSettings, validate: Mapping[str, ImageDataset | Check]) -> None:
+    if settings.watches and "validation" not in validate:
+        asked = "schedule plateau" if settings.schedule == "plateau" else f"patience {settings.patience}"
+        raise ValueError(
+            f"expected validation images for {asked}, got none: hold a share of the training images out and pass it "
+            "as validate={'validation': ...}; test images are never selected by"
+        )
 
 
 def _refuse_unsupported(accelerator: Accelerator, objective: Objective) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import cast
@@ -12,11 +13,27 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss
+from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss, MissingAnnotation
 from rightreasons.models import AdaptedClassifier, record
 from rightreasons.training.weights import Balance, Target, Weighing, Weight, share_at_irrelevant
 
 Task = Callable[[Float[Tensor, "batch classes"], Int[Tensor, " batch"]], Float[Tensor, ""]]
+
+
+class GroupTask(nn.Module, ABC):
+    """A task loss that is told the group of each image, too: ``task(logits, target, group)``.
+
+    Attributes:
+        name: Under which it stands among the parts.
+    """
+
+    name: str
+
+    @abstractmethod
+    def forward(
+        self, logits: Float[Tensor, "batch classes"], target: Int[Tensor, " batch"], group: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """The loss."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +69,14 @@ class Objective:
 
     Attributes:
         terms: Explanation losses by the name under which they are logged.
-        task: The loss on logits and classes.
+        task: The loss on logits and classes, or also on groups.
 
     Raises:
         ValueError: A name is no identifier or is taken by the total or by the task, or a value is no ``Term``.
     """
 
     terms: Mapping[str, Term] = field(default_factory=dict)
-    task: Task = F.cross_entropy
+    task: Task | GroupTask = F.cross_entropy
 
     def __post_init__(self) -> None:
         for name, term in self.terms.items():
@@ -74,6 +91,8 @@ class Objective:
     @property
     def task_name(self) -> str:
         """The name of the task loss among the parts."""
+        if isinstance(self.task, GroupTask):
+            return self.task.name
         return getattr(self.task, "__name__", type(self.task).__name__)
 
     def __call__(
@@ -94,9 +113,21 @@ class Objective:
     def parts(
         self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The task and each term, unweighted, under their names."""
-        task = self.task(logits, batch.target)
+        """The task and each term, unweighted, under their names.
+
+        Raises:
+            MissingAnnotation: The task asks for groups and the batch has none.
+        """
+        task = self._task(batch, logits)
         return {self.task_name: task, **{n: term.loss(model, batch, logits) for n, term in self.terms.items()}}
+
+    def _task(self, batch: Batch, logits: Tensor) -> Tensor:
+        if not isinstance(self.task, GroupTask):
+            return self.task(logits, batch.target)
+        if batch.group is None:
+            raise MissingAnnotation(f"{self.task.name} needs the group of each image; wrap the data in Grouped(data)")
+        value: Tensor = self.task(logits, batch.target, batch.group)
+        return value
 
     def total(self, parts: Mapping[str, Float[Tensor, ""]], weights: Mapping[str, float | Tensor]) -> Float[Tensor, ""]:
         """The task plus the terms at these weights."""
@@ -205,9 +236,9 @@ class TrainingStep(nn.Module):
     ) -> None:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         if isinstance(term.weight, Balance):
-            weighing.balance(task, value, trained, term.weight.share)
+            weighing.balance(task, value, trained, term.weight)
         elif isinstance(term.weight, Target):
-            weighing.balance(task, value, trained, 1.0)
+            weighing.balance(task, value, trained, Balance())
             weighing.ascend(share_at_irrelevant(term.loss, model, batch), term.weight)
 
     def _all_used(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:

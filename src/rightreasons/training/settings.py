@@ -19,6 +19,10 @@ from rightreasons.training.objective import Objective, TrainingStep
 Augmentation = Callable[[Batch, torch.Generator], Batch]
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("", "cosine", "plateau")
+MONITORS = ("loss", "accuracy")
+_LATER = ("schedule", "schedule_factor", "schedule_patience", "patience", "monitor")
+"""Settings that older checkpoints do not tell; at their defaults they are what was."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,16 @@ class FitSettings:
         augmentation: Called as ``augmentation(batch, generator)`` on each training batch.
         workers: Processes that read images ahead; 0 for data in memory.
         drop_last: Leave out an epoch's last batch where it is smaller.
+        schedule: How the learning rate goes down: empty for not at all, ``cosine`` to 0 over all steps, ``plateau``
+            when validation no longer gets better.
+        schedule_factor: What ``plateau`` multiplies the rate by.
+        schedule_patience: After how many epochs in a row without an improvement it does so.
+        patience: Stop after so many epochs in a row without an improvement, and take the weights of the best epoch
+            either way; 0 trains all epochs and takes the last weights.
+        monitor: What is to get better: the ``loss`` (cross-entropy) or the ``accuracy`` on the validation images.
 
     Raises:
-        ValueError: A number out of range or an unknown optimizer.
+        ValueError: A number out of range or an unknown name.
     """
 
     epochs: int = 1
@@ -51,6 +62,16 @@ class FitSettings:
     augmentation: Augmentation | None = None
     workers: int = 0
     drop_last: bool = False
+    schedule: str = ""
+    schedule_factor: float = 0.5
+    schedule_patience: int = 2
+    patience: int = 0
+    monitor: str = "loss"
+
+    @property
+    def watches(self) -> bool:
+        """Whether training follows from the validation images."""
+        return self.schedule == "plateau" or self.patience > 0
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("batch_size", 1), ("workers", 0), ("weight_decay", 0), ("momentum", 0)):
@@ -62,6 +83,19 @@ class FitSettings:
             raise ValueError(f"expected one of {', '.join(OPTIMIZERS)} as optimizer, got {self.optimizer!r}")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"expected no momentum with {self.optimizer}, got {self.momentum}; it belongs to sgd")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        for name, known in (("schedule", SCHEDULES), ("monitor", MONITORS)):
+            if getattr(self, name) not in known:
+                told = ", ".join(repr(each) for each in known)
+                raise ValueError(f"expected one of {told} as {name}, got {getattr(self, name)!r}")
+        if not 0 < self.schedule_factor < 1:
+            raise ValueError(f"expected schedule_factor between 0 and 1, got {self.schedule_factor}")
+        if self.schedule_patience < 1 or self.patience < 0:
+            raise ValueError(
+                f"expected schedule_patience >= 1 and patience >= 0, got {self.schedule_patience} and {self.patience}"
+            )
 
 
 def make_optimizer(weights: list[nn.Parameter], settings: FitSettings) -> Optimizer:
@@ -77,13 +111,19 @@ def make_optimizer(weights: list[nn.Parameter], settings: FitSettings) -> Optimi
 def describe(
     model: AdaptedClassifier, data: ImageDataset, objective: Objective, settings: FitSettings
 ) -> dict[str, object]:
-    """What must be the same for a run to be resumed; more epochs may be asked for.
+    """What must be the same for a run to be resumed; more epochs may be asked for, unless the schedule ends with them.
 
     The images are told by a hash of all labels and of some images; the trained weights by their names in their order,
     under which the optimizer's state is kept.
     """
     free = ("epochs", "workers")
-    own: dict[str, object] = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in free}
+    own: dict[str, object] = {
+        f.name: getattr(settings, f.name)
+        for f in fields(settings)
+        if f.name not in free and not (f.name in _LATER and getattr(settings, f.name) == f.default)
+    }
+    if settings.schedule == "cosine":
+        own["epochs"] = settings.epochs
     own["augmentation"] = described(settings.augmentation)
     terms = {f"term {n}": f"{term.weight} * {described(term.loss)}" for n, term in objective.terms.items()}
     step, held = TrainingStep(model, objective), held_back(model)
