@@ -1,33 +1,74 @@
 """Networks, and the one form in which methods meet them."""
 
 from rightreasons.models.adapters import adapt, check_fits, default_layer
+from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
+from rightreasons.models.backbones import (
+    BACKBONES,
+    NORMALIZATIONS,
+    Backbone,
+    BackboneClassifier,
+    Normalization,
+    backbone,
+    count_weights,
+)
+from rightreasons.models.blocks import (
+    BLOCKS,
+    CBAM,
+    Attached,
+    AttentionBlock,
+    GlobalContext,
+    PositionAttention,
+    SqueezeExcite,
+    attach,
+)
 from rightreasons.models.checkpoints import load_weights, save_weights
 from rightreasons.models.classifier import AdaptedClassifier, Recorded, record
 from rightreasons.models.condition import condition
 from rightreasons.models.contrast import Contrast, contrast
 from rightreasons.models.embed import Embedded, embed
+from rightreasons.models.features import feature_maps
 from rightreasons.models.locate import MODELS, build
 from rightreasons.models.pretrained import SentenceClassifier, efficientnet_lite0, minilm
-from rightreasons.models.simple import MLP, BaselineCNN, LeNet
+from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet
 
 __all__ = [
+    "BACKBONES",
+    "BLOCKS",
+    "CBAM",
     "MLP",
     "MODELS",
+    "NORMALIZATIONS",
+    "VAE",
     "AdaptedClassifier",
+    "Attached",
+    "AttentionBlock",
+    "Autoencoder",
+    "Backbone",
+    "BackboneClassifier",
     "BaselineCNN",
+    "ClassGenerator",
     "Contrast",
     "Embedded",
+    "GlobalContext",
     "LeNet",
+    "Normalization",
+    "PositionAttention",
     "Recorded",
     "SentenceClassifier",
+    "SmallResNet",
+    "SqueezeExcite",
     "adapt",
+    "attach",
+    "backbone",
     "build",
     "check_fits",
     "condition",
     "contrast",
+    "count_weights",
     "default_layer",
     "efficientnet_lite0",
     "embed",
+    "feature_maps",
     "load_weights",
     "minilm",
     "record",

@@ -61,7 +61,13 @@ def _inner(network: nn.Module) -> nn.Module:
 
 
 def default_layer(network: nn.Module) -> str | None:
-    """The layer to explain when nobody named one; ``None`` where the network has no map of places."""
+    """The layer to explain when nobody named one; ``None`` where the network has no map of places.
+
+    A network may name its own by a string attribute ``explained_layer``.
+    """
+    named = getattr(network, "explained_layer", None)
+    if isinstance(named, str):
+        return named
     modules: dict[str, nn.Module] = dict(network.named_modules())
     attention = [n for n, m in modules.items() if "Attention" in type(m).__name__ and _norm_beside(modules, n)]
     if attention:

@@ -15,9 +15,19 @@ from typing import Any
 from torch import nn
 
 from rightreasons.core import BadModel, Catalogue
-from rightreasons.models.simple import MLP, BaselineCNN, LeNet
+from rightreasons.models.backbones import BackboneClassifier
+from rightreasons.models.pooled import PooledCNN
+from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet
 
-MODELS: Catalogue[nn.Module] = Catalogue("model", mlp=MLP, lenet=LeNet, baseline_cnn=BaselineCNN)
+MODELS: Catalogue[nn.Module] = Catalogue(
+    "model",
+    mlp=MLP,
+    lenet=LeNet,
+    baseline_cnn=BaselineCNN,
+    small_resnet=SmallResNet,
+    backbone=BackboneClassifier,
+    pooled_cnn=PooledCNN,
+)
 
 
 def build(

