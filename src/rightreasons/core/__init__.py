@@ -16,15 +16,27 @@ from rightreasons.core.errors import (
     TrainingDiverged,
     UnknownName,
 )
-from rightreasons.core.protocols import Attribution, Classifier, ExplanationLoss, Metric, Trace
+from rightreasons.core.protocols import (
+    ANY_OTHER,
+    Attribution,
+    Classifier,
+    Counterfactual,
+    Counterfactuals,
+    ExplanationLoss,
+    Metric,
+    Trace,
+)
 
 __all__ = [
+    "ANY_OTHER",
     "Attribution",
     "BadModel",
     "Batch",
     "Catalogue",
     "Classifier",
     "CorruptData",
+    "Counterfactual",
+    "Counterfactuals",
     "DataUnavailable",
     "ExplanationLoss",
     "Metric",

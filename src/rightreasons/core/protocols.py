@@ -7,13 +7,14 @@ reset; its ``repr`` is its configuration.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -199,6 +200,75 @@ class Metric(ABC):
         self, model: Classifier, batch: Batch, heatmap: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
+
+
+ANY_OTHER = -1
+"""A target of a counterfactual: whichever class is not the predicted one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counterfactuals:
+    """The changed images, whether they flip the model, and what they cost.
+
+    Attributes:
+        images: The changed image of each original; where no valid one was found, the one that comes nearest to it: that
+            of the highest probability of the target.
+        valid: Whether the model gives the changed image the target.
+        target: What was asked for, a class or :data:`ANY_OTHER`.
+        queries: Images that ran forward for each original; the first one is the original itself.
+        gradients: Images that ran backward for each original.
+        seconds: Time of the whole call, without what was done between two items of :meth:`Counterfactual.improve`.
+    """
+
+    images: Float[Tensor, "batch channels height width"]
+    valid: Bool[Tensor, " batch"]
+    target: Int[Tensor, " batch"]
+    queries: Int[Tensor, " batch"]
+    gradients: Int[Tensor, " batch"]
+    seconds: float
+
+
+class Counterfactual(ABC):
+    """The smallest change that flips it: ``counterfactual(model, inputs, target) -> Counterfactuals``.
+
+    All images of a batch are searched together, and a batch equals its singles. The model predicts in evaluation mode
+    and is left as it was found; nothing is on the graph.
+
+    Attributes:
+        black_box: The method asks for logits only, never for a gradient.
+    """
+
+    black_box: ClassVar[bool]
+
+    @abstractmethod
+    def improve(
+        self,
+        model: Classifier,
+        inputs: Float[Tensor, "batch channels height width"],
+        target: Int[Tensor, " batch"],
+    ) -> Iterator[Counterfactuals]:
+        """Ever better counterfactuals: an image once valid stays so, and comes no further from its original.
+
+        Raises:
+            ValueError: A target is the predicted class or none of the model's, or an image leaves its range of values.
+        """
+
+    @abstractmethod
+    def distance(
+        self,
+        inputs: Float[Tensor, "batch channels height width"],
+        images: Float[Tensor, "batch channels height width"],
+    ) -> Float[Tensor, " batch"]:
+        """What the method makes small, for each pair."""
+
+    def __call__(
+        self,
+        model: Classifier,
+        inputs: Float[Tensor, "batch channels height width"],
+        target: Int[Tensor, " batch"],
+    ) -> Counterfactuals:
+        """The last item of :meth:`improve`."""
+        return deque(self.improve(model, inputs, target), maxlen=1)[0]
 
 
 def require_differentiable(attribution: Attribution, user: str) -> None:

@@ -30,6 +30,12 @@ def unit_maximum(heatmap: Float[Tensor, "batch 1 height width"]) -> Float[Tensor
     return heatmap / torch.where(peak >= torch.finfo(peak.dtype).tiny, peak, nothing)
 
 
+def total_variation(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:
+    """The sum of the absolute differences of neighboring pixels, down and across."""
+    down, across = (images.diff(dim=dim).abs().sum(dim=(1, 2, 3)) for dim in (2, 3))
+    return down + across
+
+
 def check_pair(inputs: Tensor, target: Tensor) -> None:
     """Refuse inputs and targets that do not go together.
 

@@ -214,6 +214,21 @@ def worst_group_accuracy(
     return WorstGroup(_number(None, group))(prediction, target, group)
 
 
+def average_group_accuracy(
+    prediction: Int[Tensor, " images"], target: Int[Tensor, " images"], group: Int[Tensor, " images"]
+) -> float:
+    """Mean over the groups that have images of their accuracies: every group counts alike, however large."""
+    return float(per_group_accuracy(prediction, target, group).nanmean())
+
+
+def per_group_accuracy(
+    prediction: Int[Tensor, " images"], target: Int[Tensor, " images"], group: Int[Tensor, " images"]
+) -> Float[Tensor, " groups"]:
+    """Accuracy of each group; NaN for a group without an image."""
+    statistic = WorstGroup(_number(None, group))
+    return _shares(statistic.rows((prediction, target, group)).double().sum(dim=0, keepdim=True))[0]
+
+
 def _check_number(name: str, number: int) -> None:
     if number < 1:
         raise ValueError(f"expected at least 1 {name}, got {number}")

@@ -1,0 +1,100 @@
+"""The trained networks that some counterfactual methods cannot do without: trained once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from rightreasons.data import ImageDataset
+from rightreasons.data.download import default_cache
+from rightreasons.models import AdaptedClassifier
+from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
+from rightreasons.training.autoencode import (
+    AutoencodeSettings,
+    GeneratorSettings,
+    fingerprint,
+    fit_autoencoder,
+    fit_generator,
+)
+from rightreasons.training.evaluation import device_of
+
+Network = TypeVar("Network", bound=nn.Module)
+
+LEARNT = ("encoder", "autoencoder", "generator")
+"""Settings without a default that are networks."""
+
+STEPS = 1000
+"""Steps of training at least; of few images more epochs are needed for them."""
+
+
+def needed_parts(class_: type) -> tuple[str, ...]:
+    """Which networks the method has to be given."""
+    known = inspect.signature(class_).parameters
+    empty = inspect.Parameter.empty
+    return tuple(name for name in LEARNT if name in known and known[name].default is empty)
+
+
+def learnt_parts(
+    class_: type, model: AdaptedClassifier, training: ImageDataset, folder: Path | None = None
+) -> dict[str, nn.Module]:
+    """Those networks, trained on the training images with the default settings, for :data:`STEPS` steps at least.
+
+    An ``encoder`` is a plain autoencoder, an ``autoencoder`` a variational one that is told the class, a ``generator``
+    is trained against the classifier and such an autoencoder.
+
+    Args:
+        class_: The method.
+        model: The classifier.
+        training: The images it was trained on.
+        folder: Where they are kept; the library's cache unless given.
+    """
+    needed = needed_parts(class_)
+    kept = _Kept(training, device_of(model), folder or default_cache() / "counterfactuals")
+    parts: dict[str, nn.Module] = {}
+    if "encoder" in needed:
+        parts["encoder"] = kept.trained("encoder", Autoencoder, fit_autoencoder)
+    if {"autoencoder", "generator"} & set(needed):
+        judge = kept.trained("autoencoder", partial(VAE, classes=len(training.classes)), fit_autoencoder)
+        parts["autoencoder"] = judge
+    if "generator" in needed:
+        network = partial(ClassGenerator, classes=len(training.classes))
+        against = f"generator {fingerprint(model.network)}"
+
+        def fit(
+            generator: ClassGenerator, data: ImageDataset, settings: AutoencodeSettings, *, checkpoint: Path
+        ) -> object:
+            told = GeneratorSettings(epochs=settings.epochs)
+            return fit_generator(generator, model, judge, data, told, checkpoint=checkpoint)
+
+        parts["generator"] = kept.trained(against, network, fit)
+    return {name: parts[name] for name in needed}
+
+
+class _Kept:
+    """Networks in a folder, by what they are and the images that they were trained on."""
+
+    def __init__(self, training: ImageDataset, device: torch.device, folder: Path) -> None:
+        self.training, self.device, self.folder = training, device, folder
+        self.images = f"{training.name} {len(training)} {training.sampled_fingerprint()}"
+
+    def trained(self, what: str, network: Callable[..., Network], fit: Callable[..., object]) -> Network:
+        """The network from its file, or trained and written."""
+        epochs = max(AutoencodeSettings.epochs, math.ceil(STEPS * AutoencodeSettings.batch_size / len(self.training)))
+        key = hashlib.sha256(f"{what} {self.images} {epochs}".encode()).hexdigest()[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made = network(self.training.shape)
+        made.to(self.device)
+        settings = AutoencodeSettings(epochs=epochs)
+        fit(made, self.training, settings, checkpoint=self.folder / f"{what.split()[0]}-{key}.safetensors")
+        made.eval()
+        return made
