@@ -20,7 +20,7 @@ def record(folder, name="record.json"):
 def numbers(folder):
     """All that a run came to, without times."""
     held = record(folder)
-    return held["results"], [{**line, "seconds": 0} for line in held["history"]]
+    return held["results"], [{**line, "seconds": 0, "cpu_seconds": 0} for line in held["history"]]
 
 
 def test_the_loop_on_digits_ends_in_a_proof(digits_runs, tmp_path):
@@ -289,3 +289,21 @@ def test_a_table_runs_what_is_missing_and_prints_what_is_recorded(tmp_path):
     assert "seed 0" not in again.out
     assert not (tmp_path / "elsewhere").exists()
     assert "no record of a run" in cli("table", "rrr", "--show", "--records", tmp_path / "none").mistake
+    shown = ("--show", "--seeds", 1, "--records", tmp_path / "r", "--out", tmp_path / "runs", "--device", "cpu")
+    assert cli("table", tmp_path / "mini.toml", *shown, "--page", tmp_path / "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "no arm has a record" in page
+    assert "Integrated gradients heat map of plain" in page
+
+
+def test_training_by_a_recipe(tmp_path):
+    said = cli("train", *DIGITS, "--decoy", "decoy/rrr", "--recipe", "group_dro", "--out", tmp_path / "dro")
+    assert said.code == 0, said
+    assert "worst group" in said.out
+    assert record(tmp_path / "dro")["config"]["recipe"] == {"name": "group_dro", "settings": {}}
+    (tmp_path / "run.toml").write_text('[recipe]\nname = "jtt"\n[recipe.settings]\nupweight = 2\n')
+    for name, settings in (("jtt", {"upweight": 2}), ("group_dro", {})):
+        cli("train", "--config", tmp_path / "run.toml", *DIGITS, "--recipe", name, "--out", tmp_path / name)
+        if name == "jtt":
+            assert record(tmp_path / name)["config"]["recipe"] == {"name": name, "settings": settings}
+    assert "unknown recipe 'dro'" in cli("train", *DIGITS, "--recipe", "dro", "--out", tmp_path / "no").err

@@ -7,7 +7,7 @@ import pytest
 import rightreasons
 from tests.cli.conftest import cli, control_characters, shell
 
-COMMANDS = ("demo", "data", "masks", "train", "reveal", "evaluate", "revise", "prove", "table")
+COMMANDS = ("demo", "data", "masks", "train", "reveal", "counterfactual", "evaluate", "revise", "prove", "table")
 
 
 def test_the_console_script_is_the_entry_point():
@@ -80,6 +80,7 @@ def test_wrong_usage_exits_with_2_and_names_the_option(arguments, told):
     assert "Traceback" not in said.err
 
 
+@pytest.mark.slow
 def test_output_in_a_file_has_no_control_characters(tmp_path):
     said = shell(
         "train", "--data", "digits", "--model", "mlp", "--epochs", "2", "--out", tmp_path / "run", FORCE_COLOR=""
@@ -108,3 +109,12 @@ def test_the_help_of_a_loss_names_those_that_a_command_can_make():
 
     told = get_args(Loss)[1].help.removeprefix("Explanation loss: ").rstrip(".").replace(" or ", ", ").split(", ")
     assert sorted(told) == sorted(LOSSES)
+
+
+def test_the_help_of_a_recipe_names_all_of_them():
+    from typing import get_args
+
+    from rightreasons.cli.options import Recipe
+    from rightreasons.training import RECIPES
+
+    assert all(f"{name} (" in get_args(Recipe)[1].help for name in RECIPES)

@@ -6,6 +6,7 @@ import pytest
 from rightreasons.experiments import (
     DataConfig,
     ModelConfig,
+    RecipeConfig,
     RunConfig,
     TermConfig,
     TrainingConfig,
@@ -23,13 +24,25 @@ FULL = RunConfig(
         *("photos", "held out", "decoy/rrr", 2, 0.5, (-1.0, 1.0), 0.1, 0.5, "random", 32, 1, 7),
         annotations="masks.json",
         degrade={"boundary": 0.1, "seed": 3},
+        classes=("Coat", "Dress"),
+        images=100,
+        test_images=750,
+        features={"trunk": "efficientnet_lite0", "layer": "_blocks.10", "side": 160},
     ),
     model=ModelConfig("net.py:build", {"hidden": [50, 30], "deep": True}, "conv", "w.pt", (0.5, 0.4), (0.2, 0.3)),
-    training=TrainingConfig(2, 64, "sgd", 0.1, 1e-7, 0.9, {"shift": 1, "flip": False}),
+    training=TrainingConfig(
+        *(2, 64, "sgd", 0.1, 1e-7, 0.9, {"shift": 1, "flip": False}),
+        schedule="plateau",
+        schedule_factor=0.1,
+        schedule_patience=4,
+        patience=3,
+        monitor="accuracy",
+    ),
     terms={
         "first": TermConfig("rrr", 10.0, "saliency", {"score": "logit"}, {}),
         "second": TermConfig("res", 1.0, settings={"imputation": "gaussian"}),
     },
+    recipe=RecipeConfig("jtt", {"upweight": 3}),
 )
 
 
@@ -46,7 +59,7 @@ def test_every_study_reads_back_the_same(name):
 
 def test_every_field_has_a_value_of_its_own_in_the_full_configuration():
     """Otherwise the round trip above would not see a forgotten key."""
-    for part in (FULL.data, FULL.model, FULL.training):
+    for part in (FULL.data, FULL.model, FULL.training, FULL.recipe):
         default = type(part)()
         same = [f.name for f in dataclasses.fields(part) if getattr(part, f.name) == getattr(default, f.name)]
         assert not same
@@ -96,7 +109,7 @@ def test_whole_numbers_are_taken_for_fractions_and_not_the_other_way_round():
         ({"data": {"pixels": ["a", "b"]}}, "expected a list of numbers for data.pixels"),
         ({"data": {"pixels": "ab"}}, "expected a list of numbers for data.pixels"),
         ({"data": {"pixels": 1}}, "expected a list of numbers for data.pixels"),
-        ({"data": {"masks": "none"}}, "expected true, zero, random, wrong for data.masks, got 'none'"),
+        ({"data": {"masks": "none"}}, "expected true, zero, random, wrong, incomplete for data.masks, got 'none'"),
         ({"model": {"mean": []}}, "expected 1 number for model.mean"),
     ],
 )
@@ -125,3 +138,10 @@ def test_a_file_that_is_no_toml_is_named_with_the_line(tmp_path):
 def test_the_seed_of_the_data_is_the_runs_unless_it_has_its_own():
     assert RunConfig(seed=4).data_seed == 4
     assert RunConfig(seed=4, data=DataConfig(seed=0)).data_seed == 0
+
+
+def test_the_classes_to_keep_are_names():
+    assert parse_run({"data": {"classes": ["Coat", "Dress"]}}).data.classes == ("Coat", "Dress")
+    for wrong in ("Coat", [1, 2]):
+        with pytest.raises(ValueError, match=r"expected a list of names for data\.classes"):
+            parse_run({"data": {"classes": wrong}})

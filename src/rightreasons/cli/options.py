@@ -27,7 +27,10 @@ Data = Annotated[
     str | None, typer.Option(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")
 ]
 Test = Annotated[str | None, typer.Option(help="Folder to test on; without it a fifth of an image folder is held out.")]
-Decoy = Annotated[str | None, typer.Option(help="decoy/rrr, decoy/typology, decoy/cdep, decoy/r4 or decoy/color.")]
+Decoy = Annotated[
+    str | None,
+    typer.Option(help="decoy/rrr, decoy/typology, decoy/cdep, decoy/r4, decoy/color, decoy/texture, decoy/wallpaper."),
+]
 Resize = Annotated[int | None, typer.Option(help="Side that the images of a folder are resized to.")]
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of the images of a folder.")]
 
@@ -42,11 +45,21 @@ BatchSize = Annotated[int | None, typer.Option(help="Images a step.")]
 Lr = Annotated[float | None, typer.Option(help="Learning rate.")]
 Optimizer = Annotated[str | None, typer.Option(help="adam, adamw or sgd.")]
 
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="Way to train in stages: find_another (train again, kept from what the last model looked at), "
+        "dfr (a new last layer on balanced groups), jtt (errors of a first training count more), group_dro (the "
+        "worst group counts most), rr_clarc (logits kept from following an artifact's directions in a layer), p_clarc "
+        "(these directions projected out) or a_clarc (trained on with the artifact at random). "
+        "Its settings belong into the [recipe.settings] of a --config file."
+    ),
+]
 Loss = Annotated[
     str | None,
     typer.Option(
         help="Explanation loss: rrr, cosine_rrr, rbr, rrr_grad_cam, gradia, hint, energy, haics, res, cdep, tap, "
-        "counterexamples, pgd_ex, ibp_ex or r4."
+        "counterexamples, pgd_ex, ibp_ex, r4, recolored or color_gradient."
     ),
 ]
 Weight = Annotated[

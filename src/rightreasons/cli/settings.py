@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from rightreasons.experiments import DataConfig, RunConfig
+    from rightreasons.experiments import DataConfig, RecipeConfig, RunConfig
 
 T = TypeVar("T")
 
@@ -66,6 +66,11 @@ def with_term(config: RunConfig, loss: str | None, weight: str | None, attributi
         return config
     term = TermConfig(loss=loss, weight=1.0 if weight is None else _number(weight), attribution=attribution or "")
     return replace(config, terms={loss: term})
+
+
+def with_recipe(config: RecipeConfig, name: str | None) -> RecipeConfig:
+    """The recipe of the flag in the place of the configuration's; settings stay where it is the same one."""
+    return config if name is None or name == config.name else replace(config, name=name, settings={})
 
 
 def _number(told: str) -> float | str:

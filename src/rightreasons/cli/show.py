@@ -17,8 +17,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from rightreasons.experiments import Proof, Run
-    from rightreasons.experiments.table import PublishedValue, TablePlan, TableRow
-    from rightreasons.metrics import Estimate, SeedSummary
+    from rightreasons.metrics import Estimate
     from rightreasons.reports import Gallery
 
 # Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
@@ -32,7 +31,7 @@ _COLORS = {"better": "green", "worse": "red"}
 def proof_table(proof: Proof) -> None:
     """The measures before and after, then the controls; the page holds every interval."""
     bound = any(c.bound is not None for c in proof.comparisons)
-    shown = _plain_table(f"{proof.data}, {proof.images:,} images")
+    shown = plain_table(f"{proof.data}, {proof.images:,} images")
     shown.caption = "per cent; difference in points with its 95 % interval (paired bootstrap; worst class exact)"
     shown.add_column("measure", overflow="fold", min_width=14)
     for name in ("before", "after", *(["clean"] if bound else [])):
@@ -51,49 +50,8 @@ def proof_table(proof: Proof) -> None:
         _controls_table(proof)
 
 
-def published_table(plan: TablePlan, rows: Sequence[TableRow]) -> None:
-    """A published table beside ours: mean and sd over seeds, the lead over plain with its interval, the cost."""
-    shown = _plain_table(f"{plan.title} ({plan.name})")
-    shown.caption = (
-        "test accuracy in per cent, mean and sample sd over seeds; the lead over plain in points, paired by seed, with "
-        f"its 95 % t interval; cost in seconds as a multiple of plain. Protocol: {plan.source}"
-    )
-    shown.add_column("arm", overflow="fold", min_width=12)
-    for name in ("ours", "lead over plain", "worst class", "published", "cost", "seeds"):
-        shown.add_column(name, justify="right", no_wrap=name not in ("published", "lead over plain"))
-    for row in rows:
-        shown.add_row(
-            escape(row.name),
-            _mean_sd(row.accuracy),
-            "" if row.lead is None else f"{row.lead.mean:+.1f} [dim]\\[{_end(row.lead.low)}, {_end(row.lead.high)}][/]",
-            f"{row.worst_class.mean:.1f}",
-            ", ".join(map(_published, row.published)),
-            "" if row.cost is None else f"{row.cost:.2f}",
-            str(row.seeds),
-        )
-    console.print(shown)
-    if any(value.mark != "read" for row in rows for value in row.published):
-        console.print("[dim]* not read in a source of its own: see the table's file before citing it[/]")
-    few = [row.name for row in rows if row.seeds < plan.seeds]
-    if few:
-        warn(f"{len(few)} of {len(rows)} rows stand on fewer than the protocol's {plan.seeds} seeds")
-
-
-def _published(value: PublishedValue) -> str:
-    sd = "" if value.sd is None else f" ± {value.sd:g}"
-    return f"{value.value:g}{sd}" + ("" if value.mark == "read" else "*")
-
-
-def _mean_sd(found: SeedSummary) -> str:
-    return f"{found.mean:.2f}" + ("" if math.isnan(found.sd) else f" ± {found.sd:.2f}")
-
-
-def _end(value: float) -> str:
-    return "?" if math.isnan(value) else f"{value:+.1f}"
-
-
 def _controls_table(proof: Proof) -> None:
-    shown = _plain_table("Controls: revised with masks that should not help")
+    shown = plain_table("Controls: revised with masks that should not help")
     for name in ("control", "accuracy", "lead of the revised model", ""):
         shown.add_column(name, justify="left" if name in ("control", "") else "right")
     for control in proof.controls:
@@ -102,7 +60,7 @@ def _controls_table(proof: Proof) -> None:
     console.print(shown)
 
 
-def _plain_table(title: str | None = None) -> Table:
+def plain_table(title: str | None = None) -> Table:
     """An empty table that leaves a narrow terminal its columns; nothing in the title is markup."""
     shown = Table(title=title and escape(title), title_justify="left", caption_justify="left")
     shown.box, shown.show_edge, shown.pad_edge, shown.padding = box.SIMPLE_HEAD, False, False, (0, 0, 0, 1)
@@ -125,7 +83,8 @@ def run_table(run: Run) -> None:
     scores = run.record.results["test"]
     lines = [(name.replace("_", " "), _percent(value)) for name, value in scores.items() if name != "images"]
     last = run.record.history[-1] if run.record.history else {}
-    parts = {k: v for k, v in last.items() if k not in ("epoch", "seconds") and not k.endswith("_accuracy")}
+    unsaid = ("epoch", "stage", "seconds", "cpu_seconds")
+    parts = {k: v for k, v in last.items() if k not in unsaid and not k.endswith("_accuracy")}
     lines += [(f"last epoch's {name}", f"{value:.4g}") for name, value in parts.items() if value is not None]
     if run.model.layer is not None:
         lines.append(("layer explained", run.model.layer))
@@ -203,7 +162,7 @@ def this_command() -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A plain table."""
-    shown = _plain_table()
+    shown = plain_table()
     for index, name in enumerate(header):
         shown.add_column(escape(name), justify="right" if index else "left", overflow="fold")
     for row in rows:

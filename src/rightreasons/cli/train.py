@@ -23,6 +23,7 @@ from rightreasons.cli.options import (
     Optimizer,
     Out,
     Quiet,
+    Recipe,
     Resize,
     RunSeed,
     Test,
@@ -36,6 +37,8 @@ EXAMPLES = """
 rightreasons train --data mnist --decoy decoy/cdep --model lenet --epochs 3 --out runs/plain
 
 rightreasons train --data photos/ --resize 64 --model my_net.py:build --out runs/photos
+
+rightreasons train --data squares_symmetric --recipe jtt --epochs 5 --out runs/jtt
 
 rightreasons train --config run.toml --seed 3 --out runs/three
 
@@ -62,18 +65,19 @@ def train(
     loss: Loss = None,
     weight: Weight = None,
     attribution: Attribution = None,
+    recipe: Recipe = None,
     out: Out = Path("runs/train"),
     seed: RunSeed = None,
     device: Device = "auto",
     data_folder: DataFolder = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a classifier, plainly or with an explanation loss from the start.
+    """Train a classifier: plainly, with an explanation loss from the start, or by a recipe that needs no masks.
 
     The same command goes on where a killed run stopped, and does not run a finished one again.
     """
     from rightreasons.cli import show
-    from rightreasons.cli.settings import changed, run_config, with_term
+    from rightreasons.cli.settings import changed, run_config, with_recipe, with_term
     from rightreasons.experiments import Resources
     from rightreasons.experiments import train as run
 
@@ -87,6 +91,7 @@ def train(
             ),
             model=changed(base.model, name=model, weights=weights and str(weights), layer=layer),
             training=changed(base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer),
+            recipe=with_recipe(base.recipe, recipe),
         ),
         loss,
         weight,

@@ -5,6 +5,7 @@ from rightreasons.experiments.compare import Compared, CompareSettings, compare
 from rightreasons.experiments.config import (
     DataConfig,
     ModelConfig,
+    RecipeConfig,
     RunConfig,
     TermConfig,
     TrainingConfig,
@@ -13,6 +14,7 @@ from rightreasons.experiments.config import (
     read_toml,
     to_toml,
 )
+from rightreasons.experiments.counterfactual import Answers, CounterfactualSettings, counterfactuals
 from rightreasons.experiments.explain import Explained, explain
 from rightreasons.experiments.proof import Comparison, Control, Proof, figures
 from rightreasons.experiments.prove import Bound, ProofSettings, prove
@@ -38,12 +40,14 @@ from rightreasons.experiments.subject import Question, Subject, describe, open_s
 
 __all__ = [
     "STUDIES",
+    "Answers",
     "Bound",
     "CompareSettings",
     "Compared",
     "Comparison",
     "Conduct",
     "Control",
+    "CounterfactualSettings",
     "DataConfig",
     "Explained",
     "MethodConfig",
@@ -52,6 +56,7 @@ __all__ = [
     "ProofSettings",
     "QualitySettings",
     "Question",
+    "RecipeConfig",
     "Record",
     "Resources",
     "RevealSettings",
@@ -74,6 +79,7 @@ __all__ = [
     "build_loss",
     "build_model",
     "compare",
+    "counterfactuals",
     "demonstrate",
     "describe",
     "environment",

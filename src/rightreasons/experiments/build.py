@@ -31,20 +31,31 @@ from rightreasons.data import (
     Degraded,
     ImageDataset,
     ImageFolder,
+    OfClasses,
     Rescaled,
     WithMasks,
     decoy,
+    drawn,
     load,
     read_annotations,
     split,
+    split_as_held,
     with_annotations,
 )
 from rightreasons.data.dataset import Split
-from rightreasons.experiments.config import DataConfig, ModelConfig, RunConfig, TermConfig, TrainingConfig
+from rightreasons.experiments.config import (
+    DataConfig,
+    ModelConfig,
+    RecipeConfig,
+    RunConfig,
+    TermConfig,
+    TrainingConfig,
+)
+from rightreasons.experiments.features import TrunkSettings, with_features
 from rightreasons.models import MODELS, AdaptedClassifier, adapt, build
 from rightreasons.models.checkpoints import load_weights
 from rightreasons.supervision import LOSSES
-from rightreasons.training import FitSettings, Objective, Term, weight_of
+from rightreasons.training import RECIPES, FitSettings, Objective, Recipe, Term, weight_of
 
 T = TypeVar("T")
 TITLES = {
@@ -90,7 +101,14 @@ def check_names(config: RunConfig) -> None:
         weight_of(term.weight)
         if term.attribution:
             ATTRIBUTIONS[term.attribution]
-    build_fit_settings(config.training, config.seed, config.data.pixels)
+    build_recipe(config.recipe)
+    if config.data.features:
+        called(TrunkSettings, config.data.features, "features")
+    if build_fit_settings(config.training, config.seed, config.data.pixels).watches and not config.data.validation:
+        raise ValueError(
+            "expected a share of the training images to validate on (data.validation), got 0: training.schedule "
+            "'plateau' and training.patience follow from it"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,26 +134,75 @@ def build_data(config: DataConfig, *, seed: int, folder: Path | None = None) -> 
         seed: Of decoys, splits and annotations.
         folder: Where the user's own copy of a named data set lies.
     """
-    train, test = (shown(part, config, name, seed=seed) for name, part in _sources(config, seed, folder).items())
-    validation = None
+    sources = _sources(config, seed, folder)
+    train, validation = _trained_on(sources["train"], config, seed)
+    return Splits(train, validation, _tested_on(sources["test"], config, seed))
+
+
+def build_test(config: DataConfig, *, seed: int, folder: Path | None = None) -> ImageDataset:
+    """The images to test on alone.
+
+    Args:
+        config: Which.
+        seed: Of decoys and splits.
+        folder: Where the user's own copy of a named data set lies.
+    """
+    return _tested_on(_sources(config, seed, folder, parts=("test",))["test"], config, seed)
+
+
+def _tested_on(source: ImageDataset, config: DataConfig, seed: int) -> ImageDataset:
+    test = shown(source, config, "test", seed=seed)
+    if config.test_images:
+        test = drawn(test, config.test_images, seed)
+    return _features(test, config)
+
+
+def build_training(
+    config: DataConfig, *, seed: int, folder: Path | None = None
+) -> tuple[ImageDataset, ImageDataset | None]:
+    """The images to train on and those held out of them: all that a choice may see. No test image is opened.
+
+    Args:
+        config: Which.
+        seed: Of decoys, splits and annotations.
+        folder: Where the user's own copy of a named data set lies.
+    """
+    return _trained_on(_sources(config, seed, folder, parts=("train",))["train"], config, seed)
+
+
+def _trained_on(source: ImageDataset, config: DataConfig, seed: int) -> tuple[ImageDataset, ImageDataset | None]:
+    """The training images with their decoys and masks, and those held out, whose masks stay as they are."""
+    train, validation = shown(source, config, "train", seed=seed), None
     if config.validation:
-        train, validation = split(train, config.validation, seed)
+        train, validation = split(train, config.validation, seed) if train.held is None else split_as_held(train)
+    if config.images:
+        train = drawn(train, config.images, seed)
     if config.annotated < 1:
         train = Annotated(train, share=config.annotated, seed=seed)
     if config.degrade:
         train = called(partial(Degraded, train), {"seed": seed, **config.degrade}, "degrade")
     if config.masks != "true":
         train = WithMasks(train, config.masks, seed=seed)
-    return Splits(train, validation, test)
+    return _features(train, config), None if validation is None else _features(validation, config)
 
 
-def _sources(config: DataConfig, seed: int, folder: Path | None) -> dict[Split, ImageDataset]:
+def _features(data: ImageDataset, config: DataConfig) -> ImageDataset:
+    """The features of a frozen network in the place of the images, if asked for."""
+    if not config.features:
+        return data
+    return with_features(data, called(TrunkSettings, config.features, "features"))
+
+
+def _sources(
+    config: DataConfig, seed: int, folder: Path | None, *, parts: Sequence[Split] = ("train", "test")
+) -> dict[Split, ImageDataset]:
+    """The images as they are; of a folder the test part is listed in any case, as it may be a share of it."""
     if config.name in DATASETS:
         if config.test:
             raise ValueError(f"expected no test folder with {config.name}, which has its own test images")
         if config.annotations:
             raise ValueError(f"expected no annotations with {config.name}: they belong to the images of a folder")
-        return {"train": load(config.name, "train", folder=folder), "test": load(config.name, "test", folder=folder)}
+        return {part: load(config.name, part, folder=folder) for part in parts}
     if not config.name or not Path(config.name).is_dir():
         raise ValueError(
             f"no data set and no folder of images is named {config.name!r}. "
@@ -177,7 +244,9 @@ def _annotated(folders: Sequence[ImageFolder], config: DataConfig) -> Sequence[I
 
 
 def shown(data: ImageDataset, config: DataConfig, part: Split, *, seed: int) -> ImageDataset:
-    """The images with their decoy, in the range that the model takes."""
+    """The images of the classes that are kept with their decoy, in the range that the model takes."""
+    if config.classes:
+        data = OfClasses(data, config.classes)
     if config.decoy:
         data = decoy(
             data,
@@ -238,6 +307,19 @@ def build_attribution(name: str, data: ImageDataset, settings: Mapping[str, Any]
     return make(ATTRIBUTIONS, name, filled)
 
 
+def build_recipe(config: RecipeConfig) -> Recipe | None:
+    """The recipe of that name; ``None`` without a name.
+
+    Raises:
+        ValueError: No such recipe, settings that it does not have, or settings without a recipe.
+    """
+    if config.name:
+        return make(RECIPES, config.name, config.settings)
+    if config.settings:
+        raise ValueError(f"expected the name of a recipe with its settings, got settings {dict(config.settings)} alone")
+    return None
+
+
 def title_of(attribution: Attribution) -> str:
     """Its name for a reader."""
     name = ATTRIBUTIONS.name_of(attribution)
@@ -282,21 +364,36 @@ def build_fit_settings(config: TrainingConfig, seed: int, pixels: tuple[float, f
 def build_run(config: RunConfig, *, folder: Path | None = None) -> tuple[Splits, AdaptedClassifier, Objective]:
     """All three: images, model and objective."""
     splits = build_data(config.data, seed=config.data_seed, folder=folder)
-    if config.terms and config.data.masks == "true":
+    if config.uses_masks and config.data.masks == "true":
         _refuse_unmarked(splits.train)
     model = build_model(config.model, splits.train.shape, len(splits.train.classes), seed=config.seed)
     return splits, model, build_objective(config.terms, splits.train)
 
 
 def _refuse_unmarked(data: ImageDataset) -> None:
-    """Refuse masks that are all empty, with which an explanation loss would train nothing and say nothing.
+    """Refuse masks that are all empty or all full, with which an explanation loss would teach nothing and say nothing.
 
     Raises:
-        MissingAnnotation: There are masks, and none has a marked pixel.
+        MissingAnnotation: There are masks, and none has a marked pixel, or all of a kind cover their whole images.
     """
+    drawn: set[str] = set()
+    in_part: set[str] = set()
     for start in range(0, len(data), CHECKED):
         batch = data.batch(torch.arange(start, min(start + CHECKED, len(data))))
-        masks = [mask for mask in (batch.relevant, batch.irrelevant) if mask is not None]
-        if not masks or any(bool(mask.any()) for mask in masks):
+        masks = {"relevant": batch.relevant, "irrelevant": batch.irrelevant}
+        found = {kind: mask.flatten(1) > 0 for kind, mask in masks.items() if mask is not None}
+        if not found:
             return
-    raise MissingAnnotation(f"every mask of {data.name} is empty: nobody has marked a pixel, so nothing can be learned")
+        drawn |= {kind for kind, marks in found.items() if bool(marks.any())}
+        in_part |= {kind for kind, marks in found.items() if bool((marks.any(1) & ~marks.all(1)).any())}
+        if drawn and drawn == in_part:
+            return
+    if not drawn:
+        raise MissingAnnotation(
+            f"every mask of {data.name} is empty: nobody has marked a pixel, so nothing can be learned"
+        )
+    kind = min(drawn - in_part)
+    raise MissingAnnotation(
+        f"every mask of {kind} pixels of {data.name} covers its whole image: nothing is left beside it, so nothing can "
+        "be learned"
+    )

@@ -116,7 +116,7 @@ def _same_images(question: Question, second: Subject) -> Question:
 
 
 def _arms(config: RunConfig | None, runs: Mapping[str, Run]) -> dict[str, RunConfig]:
-    if config is None or not config.terms or BEFORE not in runs:
+    if config is None or not config.uses_masks or BEFORE not in runs:
         raise ValueError("expected two runs, the second with an explanation loss, to train controls for")
     bound = bound_arm(config)
     return control_arms(config) | ({BOUND: bound} if bound is not None else {})

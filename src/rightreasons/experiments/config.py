@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 T = TypeVar("T")
-Masks = Literal["true", "zero", "random", "wrong"]
+Masks = Literal["true", "zero", "random", "wrong", "incomplete"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class DataConfig:
         pixels: Range that the pixel values are mapped to.
         validation: Share of the training images held out, decoys and all.
         annotated: Share of the training images that keep their masks.
-        masks: The true masks, or those of a control.
+        masks: The true masks, their upper half alone (``incomplete``), or those of a control.
         resize: Side that the images of a folder are resized to; 0 keeps their size, which must then be one.
         channels: 1 or 3, of the images of a folder.
         seed: Of decoys, splits and annotations; ``None`` takes the run's.
         annotations: File of masks for the images of a folder: COCO, a Label Studio export, or a folder of PNG masks.
         degrade: Settings of ``rightreasons.data.Degraded``, which makes the masks of the training images worse.
+        classes: Names of the classes to keep; empty keeps all.
+        images: How many images to train on, evenly from all classes; 0 takes all.
+        test_images: How many to test on, likewise.
+        features: Settings of ``rightreasons.experiments.features.TrunkSettings``: a frozen network whose features stand
+            in the place of the images.
     """
 
     name: str = "mnist"
@@ -50,6 +55,10 @@ class DataConfig:
     seed: int | None = None
     annotations: str = ""
     degrade: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    images: int = 0
+    test_images: int = 0
+    features: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,11 @@ class TrainingConfig:
         weight_decay: L2.
         momentum: For ``sgd``.
         augmentation: Settings of ``rightreasons.data.Augmentation``; images and masks move together.
+        schedule: How the learning rate goes down: empty for not at all, ``cosine`` or ``plateau``.
+        schedule_factor: What ``plateau`` multiplies the rate by.
+        schedule_patience: After how many epochs in a row without an improvement it does so.
+        patience: Stop after so many, and take the best weights; 0 trains all epochs.
+        monitor: ``loss`` or ``accuracy`` on the validation images, which ``data.validation`` holds out.
     """
 
     epochs: int = 3
@@ -94,6 +108,11 @@ class TrainingConfig:
     weight_decay: float = 0.0
     momentum: float = 0.0
     augmentation: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = ""
+    schedule_factor: float = 0.5
+    schedule_patience: int = 2
+    patience: int = 0
+    monitor: str = "loss"
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,19 @@ class TermConfig:
 
 
 @dataclass(frozen=True)
+class RecipeConfig:
+    """A way to train that takes more than one call of the loop.
+
+    Attributes:
+        name: Of a recipe of ``rightreasons.training``; empty trains once, under the objective as it is.
+        settings: Keyword arguments of it.
+    """
+
+    name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All that decides a run's numbers.
 
@@ -126,6 +158,7 @@ class RunConfig:
         model: Which network.
         training: How to train.
         terms: Explanation losses by the name under which they are logged.
+        recipe: By which recipe.
     """
 
     seed: int = 0
@@ -133,6 +166,12 @@ class RunConfig:
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     terms: Mapping[str, TermConfig] = field(default_factory=dict)
+    recipe: RecipeConfig = RecipeConfig()
+
+    @property
+    def uses_masks(self) -> bool:
+        """Whether the training reads masks: in an explanation loss, or to randomize irrelevant pixels in place."""
+        return bool(self.terms) or self.training.augmentation.get("irrelevant", "keep") != "keep"
 
     @property
     def data_seed(self) -> int:
@@ -150,12 +189,12 @@ def parse_run(values: Mapping[str, Any]) -> RunConfig:
     terms = parts.pop("terms", {})
     if not isinstance(terms, Mapping):
         raise ValueError(f"expected a table for terms, got {terms!r}")
-    sections = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    sections = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig, "recipe": RecipeConfig}
     built: dict[str, Any] = {
-        name: _section(class_, parts.pop(name), name) for name, class_ in sections.items() if name in parts
+        name: section(class_, parts.pop(name), name) for name, class_ in sections.items() if name in parts
     }
-    built["terms"] = {name: _section(TermConfig, term, f"terms.{name}") for name, term in terms.items()}
-    return _section(RunConfig, {**parts, **built}, "run")
+    built["terms"] = {name: section(TermConfig, term, f"terms.{name}") for name, term in terms.items()}
+    return section(RunConfig, {**parts, **built}, "run")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -172,7 +211,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no TOML: {error}") from error
 
 
-def _section(class_: type[T], values: Any, where: str) -> T:
+def section(class_: type[T], values: Any, where: str) -> T:
+    """A dataclass from a table; its annotations, as they are written, say what each value has to be.
+
+    Raises:
+        ValueError: A key is unknown or missing, or a value of the wrong kind.
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"expected a table for {where}, got {values!r}")
     known = {f.name: f for f in dataclasses.fields(class_)}  # type: ignore[arg-type]
@@ -181,7 +225,7 @@ def _section(class_: type[T], values: Any, where: str) -> T:
         raise ValueError(f"unknown key {unknown[0]!r} in {where}. There are: {', '.join(known)}")
     missing = [n for n, f in known.items() if n not in values and _required(f)]
     if missing:
-        raise ValueError(f"missing key {missing[0]!r} in {where}")
+        raise ValueError(f"missing key {missing[0]!r} in {where}. There are: {', '.join(known)}")
     return class_(**{key: _checked(value, str(known[key].type), f"{where}.{key}") for key, value in values.items()})
 
 
@@ -191,6 +235,10 @@ def _required(item: dataclasses.Field[Any]) -> bool:
 
 def _checked(value: Any, kind: str, where: str) -> Any:
     """The value, lists as tuples; the annotation is a string such as ``int | None``."""
+    if kind == "tuple[str, ...]":
+        return _names(value, where)
+    if kind == "tuple[Any, ...]":
+        return _listed(value, where)
     if kind.startswith("tuple"):
         return _numbers(value, kind, where)
     if kind == "Masks" and value not in get_args(Masks):
@@ -210,6 +258,19 @@ _ACCEPTED: Mapping[str, tuple[type, ...]] = {
     "float | None": (int, float, type(None)),
     "float | str": (int, float, str),
 }
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if not listed or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"expected a list of names for {where}, got {value!r}")
+    return tuple(value)
+
+
+def _listed(value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected a list for {where}, got {value!r}")
+    return tuple(value)
 
 
 def _numbers(value: Any, kind: str, where: str) -> tuple[float, ...]:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from rightreasons.core import BadModel, CorruptData, NotWritten, ResumeRefused
-from rightreasons.data import ImageDataset
-from rightreasons.experiments.build import Splits, build_fit_settings, build_model, build_run, check_names
+from rightreasons.data import ImageDataset, groups_of
+from rightreasons.experiments.build import (
+    Splits,
+    build_fit_settings,
+    build_model,
+    build_recipe,
+    build_run,
+    check_names,
+)
 from rightreasons.experiments.config import RunConfig, as_dict, parse_run, read_toml, to_toml
 from rightreasons.experiments.record import Record, environment, make_record
-from rightreasons.metrics import classification_report
+from rightreasons.metrics import average_group_accuracy, classification_report, worst_group_accuracy
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import load_weights, save_weights, write_whole
-from rightreasons.training import default_accelerator, evaluate, fit
+from rightreasons.training import Evaluation, RecipeResult, default_accelerator, evaluate, fit
 from rightreasons.training.checkpoint import FILE_NAME as CHECKPOINT
 
 RECORD = "record.json"
@@ -35,11 +44,17 @@ class Resources:
         device: ``auto`` (what Accelerate finds), ``cpu`` or ``cuda``.
         folder: Where the user's own copy of a named data set lies; nothing is fetched then.
         progress: Show bars.
+        jobs: How many runs at once, where there are several; each in a process of its own.
     """
 
     device: str = "auto"
     folder: Path | None = None
     progress: bool = True
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise ValueError(f"expected at least one job, got {self.jobs}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,22 +108,19 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
     splits, model, objective = build_run(config, folder=resources.folder)
     if accelerator.is_main_process:
         write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
-    result = fit(
-        model,
-        splits.train,
-        objective,
-        build_fit_settings(config.training, config.seed, config.data.pixels),
-        validate={"test": splits.test} | ({"validation": splits.validation} if splits.validation else {}),
-        out=out,
-        resume=True,
-        accelerator=accelerator,
-        progress=resources.progress,
-    )
+    validate = {"test": splits.test} | ({"validation": splits.validation} if splits.validation else {})
+    loop = partial(fit, validate=validate, resume=True, accelerator=accelerator, progress=resources.progress)
+    settings = build_fit_settings(config.training, config.seed, config.data.pixels)
+    recipe = build_recipe(config.recipe)
+    if recipe is None:
+        result = loop(model, splits.train, objective, settings, out=out)
+    else:
+        result = recipe(model, splits.train, objective, settings, fit=loop, out=out)
     model.eval()
     record = make_record(
         "train",
         as_dict(config),
-        _results(model, splits),
+        _results(model, splits) | ({"recipe": result.report} if isinstance(result, RecipeResult) else {}),
         history=result.history,
         seconds=result.seconds,
         environment=environment(str(accelerator.device)),
@@ -140,7 +152,7 @@ def refuse_other_run(out: Path, config: RunConfig) -> None:
     wanted = as_dict(config)
     if (out / RECORD).exists():
         held = resolved(Record.read(out / RECORD))
-    elif (out / CHECKPOINT).exists() and (out / CONFIG).exists():
+    elif (out / CONFIG).exists() and _begun(out):
         held = as_dict(parse_run(read_toml(out / CONFIG)))
     else:
         return
@@ -151,6 +163,11 @@ def refuse_other_run(out: Path, config: RunConfig) -> None:
         raise ResumeRefused(
             f"{out} holds another run: {differing}. Name another folder for this one, or remove that one"
         )
+
+
+def _begun(out: Path) -> bool:
+    """Whether there is a checkpoint, of the run itself or of a stage of its recipe."""
+    return (out / CHECKPOINT).exists() or any(out.glob(f"*/{CHECKPOINT}"))
 
 
 def resolved(record: Record) -> dict[str, Any]:
@@ -189,7 +206,10 @@ def make_folder(out: Path) -> None:
 
 
 def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
-    """Accuracy, macro F1 and the worst class's accuracy."""
+    """Accuracy, macro F1 and the worst class's accuracy.
+
+    Where the images are of two groups or more (``groups_of``), also the accuracy of the worst one and the groups' mean.
+    """
     found = evaluate(model, data)
     report = classification_report(found.predictions, found.target, classes=len(data.classes))
     return {
@@ -197,6 +217,16 @@ def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
         "macro_f1": report.macro_f1,
         "worst_class": report.worst_class,
         "images": float(len(data)),
+        **_group_scores(found, groups_of(data)),
+    }
+
+
+def _group_scores(found: Evaluation, group: Tensor | None) -> dict[str, float]:
+    if group is None or int(torch.bincount(group).count_nonzero()) < 2:
+        return {}
+    return {
+        "worst_group": worst_group_accuracy(found.predictions, found.target, group),
+        "average_group": average_group_accuracy(found.predictions, found.target, group),
     }
 
 

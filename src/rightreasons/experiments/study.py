@@ -11,9 +11,9 @@ from typing import Any
 
 from rightreasons.attribution import GradCAM
 from rightreasons.core import Attribution, DataUnavailable
-from rightreasons.data import DECOYS, ImageDataset, PatchProtocol
+from rightreasons.data import DECOYS, WITHOUT_SIGN, ImageDataset, PatchProtocol
 from rightreasons.experiments.build import build_attribution, build_data, build_objective, title_of
-from rightreasons.experiments.config import Masks, RunConfig, as_dict, parse_run
+from rightreasons.experiments.config import Masks, RecipeConfig, RunConfig, as_dict, parse_run
 from rightreasons.experiments.proof import Proof, figures
 from rightreasons.experiments.prove import Bound, ProofSettings, prove
 from rightreasons.experiments.record import environment, make_record
@@ -100,19 +100,28 @@ def read_study(name: str) -> Study:
 
 
 def plain_arm(revised: RunConfig) -> RunConfig:
-    """The same training without an explanation loss."""
-    return replace(revised, terms={})
+    """The same training without an explanation loss, a recipe, or irrelevant pixels randomized in place."""
+    kept = {
+        key: value for key, value in revised.training.augmentation.items() if key not in ("irrelevant", "low", "high")
+    }
+    return replace(revised, terms={}, recipe=RecipeConfig(), training=replace(revised.training, augmentation=kept))
 
 
 def bound_arm(revised: RunConfig) -> RunConfig | None:
     """The plain training on images without the decoy; ``None`` where there is none to leave out."""
-    if not revised.data.decoy:
+    if not revised.data.decoy or revised.data.decoy in WITHOUT_SIGN.values():
         return None
-    return replace(revised, terms={}, data=replace(revised.data, decoy="", masks="true", annotated=1.0))
+    free = WITHOUT_SIGN.get(revised.data.decoy, "")
+    return replace(plain_arm(revised), data=replace(revised.data, decoy=free, masks="true", annotated=1.0))
 
 
 def control_arms(revised: RunConfig) -> dict[str, RunConfig]:
-    """The revised training with masks that should not help; only a patch has a size for wrong ones."""
+    """The revised training with masks that should not help; only a patch has a size for wrong ones.
+
+    There are none for a training that uses no masks.
+    """
+    if not revised.uses_masks:
+        return {}
     patched = isinstance(DECOYS.get(revised.data.decoy), PatchProtocol)
     kinds = {name: masks for name, masks in CONTROLS.items() if patched or masks != "wrong"}
     return {name: replace(revised, data=replace(revised.data, masks=masks)) for name, masks in kinds.items()}

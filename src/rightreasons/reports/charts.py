@@ -16,6 +16,7 @@ Interval = tuple[float, float, float]
 
 _BAR = (260, 62)
 _CURVE = (400, 270)
+_SMALL = (252, 156)
 _LETTER = 7.0
 _NOTHING = (math.nan, math.nan, math.nan)
 _MINUS = "\N{MINUS SIGN}"
@@ -101,8 +102,25 @@ def dots(points: Mapping[str, Interval], ticks: Sequence[float], *, unit: str, t
     return _markup(svg)
 
 
-def curves(name: str, x_label: str, series: Mapping[str, Sequence[float]], *, unit: str = "", note: str = "") -> Markup:
-    """Lines over the epochs with axes, ticks and their names at their ends; a gap where a value is not defined."""
+def curves(
+    name: str,
+    x_label: str,
+    series: Mapping[str, Sequence[float]],
+    *,
+    unit: str = "",
+    note: str = "",
+    steps: Sequence[str] = (),
+) -> Markup:
+    """Lines over the epochs with axes, ticks and their names at their ends; a gap where a value is not defined.
+
+    Args:
+        name: What is drawn.
+        x_label: What the horizontal axis counts.
+        series: By label, one value an epoch.
+        unit: "%" shows fractions as per cent.
+        note: For those who do not see the chart.
+        steps: What stands below the axis instead of the epochs' numbers, one text a value.
+    """
     finite = [value for line in series.values() for value in line if math.isfinite(value)]
     if not finite:
         return Markup('<p class="undefined">not defined: no values were recorded</p>')
@@ -112,7 +130,7 @@ def curves(name: str, x_label: str, series: Mapping[str, Sequence[float]], *, un
     room = 16 + _LETTER * max(len(part) for parts in names.values() for part in parts)
     ticks = nice_ticks(min(finite), max(finite))
     plot = _Plot((46.0, width - room), (14.0, height - 44.0), max(map(len, series.values())), ticks)
-    _axes(svg, plot, x_label, unit)
+    _axes(svg, plot, x_label, unit, steps)
     drawn = {label: line for label, line in series.items() if any(map(math.isfinite, line))}
     for line, style in zip(drawn.values(), _styles(list(drawn)), strict=True):
         _curve(svg, plot, line, style)
@@ -123,6 +141,47 @@ def curves(name: str, x_label: str, series: Mapping[str, Sequence[float]], *, un
             place = (plot.x[1] + 10, y + _LINE * (k - (len(names[label]) - 1) / 2) + 4)
             _text(svg, place, part, anchor="start", style=f"name {style}")
     return _markup(svg)
+
+
+def learning(
+    name: str, seeds: Sequence[Sequence[float]], ticks: Sequence[float], *, reference: Sequence[float] = ()
+) -> Markup:
+    """One arm of many over the epochs: each seed faint, their mean strong, another arm's mean dashed behind them.
+
+    The best epoch of the mean is ringed where a later one is lower.
+
+    Args:
+        name: Of the arm.
+        seeds: A value an epoch, as a fraction; a line each.
+        ticks: Of the axis that all arms share; what lies below the first is cut off.
+        reference: The other arm's mean.
+    """
+    mean = mean_line(seeds)
+    width, height = _SMALL
+    svg = _svg(width, height, "curve learning", f"{name}: {_described({'mean': mean}, '%')}")
+    epochs = max(len(mean), len(reference))
+    plot = _Plot((38.0, width - 8.0), (8.0, height - 22.0), epochs, list(ticks))
+    for value in ticks:
+        y = plot.at((1, value))[1]
+        _line(svg, "grid", (plot.x[0], y), (plot.x[1], y))
+        _text(svg, (plot.x[0] - 6, y + 4), f"{100 * value:g}", anchor="end")
+    for epoch in sorted({1, epochs}):
+        x = plot.at((epoch, ticks[0]))[0]
+        anchor = "middle" if epochs == 1 else "start" if epoch == 1 else "end"
+        _text(svg, (x, plot.y[1] + 16), f"epoch {epoch}" if epoch == epochs else str(epoch), anchor=anchor)
+    inside = _window(svg, (plot.x[0], 0.0), (width, plot.y[1]))
+    for style, line in [("bound", reference), *(("faint", line) for line in seeds if len(seeds) > 1), ("after", mean)]:
+        _path(inside, plot, line, style)
+    best = max(range(len(mean)), key=lambda k: mean[k])
+    if mean[best] > mean[-1]:
+        _dot(svg, "peak", plot.at((best + 1, mean[best])), 4.5)
+    _dot(svg, "after", plot.at((len(mean), mean[-1])), 3.0)
+    return _markup(svg)
+
+
+def mean_line(seeds: Sequence[Sequence[float]]) -> list[float]:
+    """The mean over the seeds for the epochs that all of them have."""
+    return [sum(values) / len(values) for values in zip(*seeds, strict=False)]
 
 
 def spread(wanted: Sequence[float], sizes: Sequence[float], limits: Range) -> list[float]:
@@ -153,25 +212,31 @@ class _Plot:
         return self.x[0] + across * (self.x[1] - self.x[0]), self.y[1] - up * (self.y[1] - self.y[0])
 
 
-def _axes(svg: ET.Element, plot: _Plot, x_label: str, unit: str) -> None:
+def _axes(svg: ET.Element, plot: _Plot, x_label: str, unit: str, steps: Sequence[str]) -> None:
     for value in plot.ticks:
         y = plot.at((1, value))[1]
         _line(svg, "grid", (plot.x[0], y), (plot.x[1], y))
         _text(svg, (plot.x[0] - 8, y + 4), _tick(value, unit), anchor="end")
     _line(svg, "axis", (plot.x[0], plot.y[1]), (plot.x[1], plot.y[1]))
-    for epoch in epoch_ticks(plot.epochs):
+    marks = dict(enumerate(steps, start=1)) or {epoch: str(epoch) for epoch in epoch_ticks(plot.epochs)}
+    for epoch, text in marks.items():
         x = plot.at((epoch, plot.ticks[0]))[0]
         _line(svg, "axis", (x, plot.y[1]), (x, plot.y[1] + 5))
-        _text(svg, (x, plot.y[1] + 19), str(epoch), anchor="middle")
+        _text(svg, (x, plot.y[1] + 19), text, anchor="middle")
     _text(svg, (sum(plot.x) / 2, plot.y[1] + 38), x_label, anchor="middle", style="label")
 
 
-def _curve(svg: ET.Element, plot: _Plot, line: Sequence[float], style: str) -> None:
+def _path(svg: ET.Element, plot: _Plot, line: Sequence[float], style: str) -> list[Range]:
+    """A line with a gap where a value is not defined; returns the places of those that are."""
     points = [plot.at((k + 1, value)) if math.isfinite(value) else None for k, value in enumerate(line)]
     steps = [("M" if start is None else "L", point) for start, point in pairwise([None, *points]) if point is not None]
     path = "".join(f"{letter}{x:.1f} {y:.1f}" for letter, (x, y) in steps)
     ET.SubElement(svg, "path", {"class": f"line {style}", "d": path})
-    marked = [point for point in points if point is not None]
+    return [point for point in points if point is not None]
+
+
+def _curve(svg: ET.Element, plot: _Plot, line: Sequence[float], style: str) -> None:
+    marked = _path(svg, plot, line, style)
     for point in marked if len(marked) <= 12 and style != "bound" else marked[-1:]:
         _dot(svg, style, point, 3.5)
 
@@ -209,6 +274,14 @@ def _svg(width: int, height: int, style: str, title: str, description: str = "")
     if description:
         ET.SubElement(svg, "desc").text = description
     return svg
+
+
+def _window(svg: ET.Element, corner: Range, opposite: Range) -> ET.Element:
+    """A part of the picture, in the same units, in which what lies outside is cut off."""
+    size = (opposite[0] - corner[0], opposite[1] - corner[1])
+    numbers = {"x": corner[0], "y": corner[1], "width": size[0], "height": size[1]}
+    box = " ".join(f"{value:.1f}" for value in (*corner, *size))
+    return ET.SubElement(svg, "svg", {"class": "window", "viewBox": box} | {k: f"{v:.1f}" for k, v in numbers.items()})
 
 
 def _line(svg: ET.Element, style: str, start: Range, end: Range) -> None:

@@ -114,13 +114,13 @@ class Gallery:
 
     def _card(self, line: Mapping[str, Any], reasons: tuple[str, ...]) -> Card:
         (picture,) = pictures(self.data.batch(torch.tensor([line["position"]])), self.data.pixel_range)
-        small = np.asarray(_reduced(as_picture(picture)), dtype=np.float64) / 255
+        small = np.asarray(reduced(as_picture(picture)), dtype=np.float64) / 255
         return Card(line, reasons, data_uri(image_png(small)), (small.shape[1], small.shape[0]), self._thumbnails(line))
 
     def _thumbnails(self, line: Mapping[str, Any]) -> tuple[Thumbnail, ...]:
         found = []
         for key, title in self.maps.titles.items():
-            values = _reduced(Image.fromarray(self.maps.heatmap(line, key)[0].numpy().astype(np.float32)))
+            values = reduced(Image.fromarray(self.maps.heatmap(line, key)[0].numpy().astype(np.float32)))
             shown, _ = lifted(Heatmap(np.asarray(values), self.maps.signed[key]))
             png = heatmap_png(shown.values, signed=shown.signed)
             found.append(Thumbnail(key, title, data_uri(png), _told(line["methods"][key])))
@@ -151,7 +151,7 @@ class Gallery:
         return f"{told} against {config['against']}" if config["against"] else told
 
 
-def _reduced(picture: Image.Image) -> Image.Image:
+def reduced(picture: Image.Image) -> Image.Image:
     """No larger than a picture on the page; averaged, not sampled."""
     ratio = SIDE / max(picture.size)
     if ratio >= 1:

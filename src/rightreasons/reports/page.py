@@ -7,7 +7,7 @@ disk and loads nothing: style, figures and images are inside, and its content se
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -307,7 +307,7 @@ def render(content: PageContent) -> str:
     """The whole page as one HTML text; everything the caller wrote is escaped."""
     signed = {signed for example in content.examples for signed in example.methods.values()}
     bars = {sign: data_uri(color_bar_png(signed=sign)) for sign in sorted(signed)}
-    return _environment().get_template("page.html").render(page=content, bars=bars)
+    return environment().get_template("page.html").render(page=content, bars=bars)
 
 
 def write(content: PageContent, path: str | Path) -> Path:
@@ -347,13 +347,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment(**filters: Callable[..., str]) -> jinja2.Environment:
+    """Where the pages' templates are made; whatever a caller wrote is escaped.
+
+    Args:
+        filters: Of a page of its own, beside ``number``, ``interval`` and ``linked``.
+    """
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("rightreasons.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=charts.number, interval=interval, linked=linked)
-    return environment
+    made.filters.update(number=charts.number, interval=interval, linked=linked, **filters)
+    return made

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import jinja2
-
 from rightreasons.experiments.build import TITLES
 from rightreasons.metrics import Cell, Estimate, Measure, MethodRow, QualityTable
 from rightreasons.models.checkpoints import write_whole
 from rightreasons.reports import charts
-from rightreasons.reports.page import interval, linked
+from rightreasons.reports.page import environment, interval
 
 _MEASURES = {
     "auc": "AUC",
@@ -270,15 +268,8 @@ def _chart(table: QualityTable, measure: Measure) -> Chart:
 
 def render_quality(page: QualityPage) -> str:
     """The whole page as one HTML text; everything the caller wrote is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rightreasons.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(linked=linked, method=title_of_method, measure=title_of_measure)
-    return environment.get_template("quality.html").render(page=page)
+    templates = environment(method=title_of_method, measure=title_of_measure)
+    return templates.get_template("quality.html").render(page=page)
 
 
 def write_quality(page: QualityPage, path: str | Path) -> Path:

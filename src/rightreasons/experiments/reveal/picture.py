@@ -43,13 +43,18 @@ def reveal_picture(subject: Subject, path: Path, settings: RevealSettings, *, de
     if settings.target == "true":
         raise ValueError("nobody knows the true class of a picture of your own: leave out --target true")
     model = subject.model.to(accelerator_for(device).device)
-    data = _OnePicture(subject.data, _read(path, subject.data))
+    data = _OnePicture(subject.data, read_picture(path, subject.data))
     explainers = build_explainers(subject.data, model, settings)
     found = explain(model, data, explainers.methods, against=class_number(settings.against, subject.data.classes))
     return revealed(subject, data.batch(torch.zeros(1, dtype=torch.int64)), found, explainers)
 
 
-def _read(path: Path, data: ImageDataset) -> Float[Tensor, "1 channels height width"]:
+def read_picture(path: Path, data: ImageDataset) -> Float[Tensor, "1 channels height width"]:
+    """A picture in the size, channels and pixel range of the data's images.
+
+    Raises:
+        CorruptData: No such file, or it is no picture.
+    """
     if not path.is_file():
         raise CorruptData(f"no picture {path}")
     channels, height, width = data.shape

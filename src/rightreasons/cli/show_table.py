@@ -1,0 +1,183 @@
+"""What a person sees of a published table in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.measure import Measurement
+
+from rightreasons.cli.show import console, note, plain_table, say, warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rightreasons.experiments.table import PublishedValue, TablePlan, TableRow, Unread
+    from rightreasons.metrics import SeedSummary
+
+STARS = {"read": "", "derived": "*", "memory": "†"}
+"""Behind a published value: how sure it is."""
+WIDE, BOUNDLESS = 100, 10_000
+"""Characters that a table needs so that only names and sources are broken, and more than any table has."""
+NAMED = 5
+"""So many unreadable files are named."""
+
+
+def published_table(plan: TablePlan, rows: Sequence[TableRow]) -> None:
+    """A published table beside ours: each column over seeds, the lead over plain with its interval, the cost."""
+    console.print(_fitting(plan, rows))
+    note(_caption(plan, rows))
+    _below(plan, rows)
+
+
+def _fitting(plan: TablePlan, rows: Sequence[TableRow]) -> Table:
+    """The table with the 95 % intervals of as many means as the width allows: all, those of the first column, none."""
+    # A table measures at most what it is given.
+    boundless = console.options.update(width=BOUNDLESS)
+    for told in (plan.columns, plan.columns[:1], ()):
+        shown = _table(plan, rows, told)
+        if Measurement.get(console, boundless, shown).maximum <= console.width:
+            return shown
+    return _table(plan, rows, (), brief=True)
+
+
+def _table(plan: TablePlan, rows: Sequence[TableRow], intervals: Sequence[str], *, brief: bool = False) -> Table:
+    from rightreasons.experiments.table import column_title
+
+    shown = plain_table(f"{plan.title} ({plan.name})")
+    # Beside other columns that may break, a least width makes the table wider than the terminal.
+    shown.add_column("arm", overflow="fold", min_width=None if console.width >= WIDE else 12)
+    titles = [column_title(name) for name in plan.columns]
+    # An interval is not broken where there is room for it.
+    for name in (*titles, "lead" if brief else "lead over plain", "published", "cost", "seeds"):
+        shown.add_column(name, justify="right", no_wrap=name != "published")
+    for row in rows:
+        shown.add_row(
+            escape(row.name),
+            *(
+                _mean_sd(row.columns.get(name), row.seeds, interval=name in intervals, sd=not brief or not place)
+                for place, name in enumerate(plan.columns)
+            ),
+            _lead(row, brief),
+            ", ".join(map(_published, row.published)),
+            "" if row.cost is None else f"{row.cost:.2f}",
+            f"{row.seeds}" + (f"-{row.diverged}" if brief else f", {row.diverged} diverged") * bool(row.diverged),
+        )
+    return shown
+
+
+def _lead(row: TableRow, brief: bool) -> str:
+    """The lead over plain; its interval, where the terminal is wide enough."""
+    if row.lead is None:
+        return ""
+    return f"{row.lead.mean:+.1f}" + ("" if brief else f" {_ends(row.lead, sign='+')}")
+
+
+def _caption(plan: TablePlan, rows: Sequence[TableRow]) -> str:
+    from rightreasons.experiments.table import column_title, column_told
+
+    assessed = (r.results.get("assessment", {}) for row in rows for r in row.records.values())
+    unseen = sorted({str(found["unseen_explainer"]) for found in assessed if "unseen_explainer" in found})
+    names = {"unseen": f" ({', '.join(unseen)})"} if unseen else {}
+    told = "; ".join(f"{column_title(name)}: {column_told(name)}{names.get(name, '')}" for name in plan.columns)
+    return (
+        f"{told}; mean and sample sd over seeds, n where fewer seeds than the row's have it, 95 % t intervals in "
+        "brackets. Lead: test accuracy over plain in points, paired by seed; cost in CPU time (older records: in "
+        f"seconds) as a multiple of plain. Protocol: {plan.source}"
+    )
+
+
+def _below(plan: TablePlan, rows: Sequence[TableRow]) -> None:
+    """What has to be said about the numbers."""
+    from rightreasons.experiments.table import idle_controls, lacking, mask_verdicts, mixed, weight_verdicts
+
+    _sources(rows)
+    for row in rows:
+        if row.chosen is not None and not row.control and row.variation is None:
+            say(f"{row.name}: chosen {row.chosen.told}")
+    for told in (*weight_verdicts(rows), idle_controls(rows)):
+        if told:
+            say(told)
+    if lacking(plan):
+        note(lacking(plan))
+    for told in mask_verdicts(rows):
+        warn(told)
+    for told in mixed(rows):
+        note(told)
+    _missing(plan, rows)
+
+
+def _missing(plan: TablePlan, rows: Sequence[TableRow]) -> None:
+    """What the table would stand on if all had been run, and had not diverged."""
+    waiting = [arm for arm in plan.selections if arm not in {row.arm for row in rows}]
+    if waiting:
+        warn(f"not shown, as nothing was chosen yet: {', '.join(waiting)}")
+    lost = [f"{row.name} ({row.diverged} of {row.seeds + row.diverged} seeds)" for row in rows if row.diverged]
+    if lost:
+        warn(f"diverged: {', '.join(lost)}; the means are over the seeds that did not")
+    few = [row.name for row in rows if row.seeds < plan.seeds]
+    if few:
+        warn(f"{len(few)} of {len(rows)} rows stand on fewer than the protocol's {plan.seeds} seeds")
+
+
+def _sources(rows: Sequence[TableRow]) -> None:
+    """Where the published values stand, and how sure each is."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for value in row.published:
+            found.setdefault((value.mark, value.source), []).append(row.name)
+    for (mark, source), names in found.items():
+        sure = {"derived": ", derived from the authors' logs", "memory": ", from memory: not to be cited"}.get(mark, "")
+        note(f"published{STARS[mark]}: {source}{sure} ({', '.join(dict.fromkeys(names))})")
+
+
+def unread(files: Sequence[Unread]) -> None:
+    """Files among the records that are none, in one line."""
+    if files:
+        told = [f"{file.path} ({file.reason})" for file in files[:NAMED]]
+        more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+        warn(f"no record could be read from {len(files)} of the JSON files: {'; '.join(told)}{more}")
+
+
+def listed(plans: Sequence[TablePlan]) -> None:
+    """The tables that there are."""
+    shown = plain_table()
+    for name in ("table", "title", "arms", "seeds"):
+        shown.add_column(name, justify="right" if name in ("arms", "seeds") else "left", no_wrap=name != "title")
+    for plan in plans:
+        shown.add_row(*map(escape, (plan.name, plan.title, str(len(plan.arms)), str(plan.seeds))))
+    console.print(shown)
+    say("rightreasons table NAME --list tells a table's protocol and its rows")
+
+
+def told(plan: TablePlan) -> None:
+    """A table's protocol, and its rows one a line."""
+    for line in (f"{plan.title} ({plan.name})", plan.description, f"Source: {plan.source}", ""):
+        say(line)
+    for entry in plan.entries():
+        say(entry.name)
+
+
+def _published(value: PublishedValue) -> str:
+    from rightreasons.experiments.table import column_title
+
+    sd = "" if value.sd is None else f" ± {value.sd:g}"
+    column = "" if value.column == "accuracy" else f"{column_title(value.column)} "
+    return f"{column}{value.value:g}{sd}{STARS[value.mark]}"
+
+
+def _mean_sd(found: SeedSummary | None, seeds: int, *, interval: bool, sd: bool) -> str:
+    """Mean and, if asked, sd; on how many seeds, where not on all of the row; the interval where there is room."""
+    if found is None:
+        return ""
+    parts = [f"{found.mean:.2f}" + (f" ± {found.sd:.2f}" if sd and not math.isnan(found.sd) else "")]
+    parts += [f"(n={found.count})"] * (found.count < seeds)
+    parts += [_ends(found, digits=2)] * (interval and not math.isnan(found.low))
+    return " ".join(parts)
+
+
+def _ends(found: SeedSummary, *, digits: int = 1, sign: str = "") -> str:
+    low, high = ("?" if math.isnan(end) else f"{end:{sign}.{digits}f}" for end in (found.low, found.high))
+    return f"[dim]\\[{low}, {high}][/]"
