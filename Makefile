@@ -39,7 +39,7 @@ demo: $(VENV)/.ok  ## a classifier caught cheating on real handwritten digits, r
 	@$(BIN)/rightreasons demo --out demo
 
 test: $(VENV)/.ok  ## the default tests: no download, within five minutes
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.ok  ## every test but the peers' and the GPU's; fetches data
 	@$(BIN)/python -m pytest -m 'not peers and not gpu'
