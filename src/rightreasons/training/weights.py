@@ -29,8 +29,8 @@ class Balance:
     ``every`` steps.
 
     Without relief the gradient of a solved term, which vanishes with it, would drive its weight up without end: RRR on
-    Decoy-MNIST went to 1e7 and took the task with it. At a relief of 0.5 a squared term would pull no harder however
-    far it comes back.
+    Decoy-MNIST went to 1e7 and took the task with it. At a relief of 0.5 the weight of a squared term does
+    not rise at all as the term is solved, and the shortcut came back there: 90.2 % against 96.9 % on the same seed.
 
     Source: the gradient norms and, in another form, the training rates of Chen et al. 2018 (GradNorm),
     arXiv:1711.02257; the rule is ours.
