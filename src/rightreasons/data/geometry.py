@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rightreasons.core import Batch
 from rightreasons.data.elastic import displacements
-from rightreasons.data.randomize import randomized
+from rightreasons.data.randomize import Randomizing, randomized
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Augmentation:
         irrelevant: What becomes of the irrelevant pixels of annotated images, before anything moves: they are kept,
             or replaced by what tells nothing, ``uniform`` noise or the same place of another image of the batch
             (``swapped``); the cheapest of counterexamples, as no copy is made.
+        borrow: With ``irrelevant``: the masks of how many annotated images of the batch each image takes over.
+        grow: With ``irrelevant``: by how many pixels its masks are grown.
         low: Smallest value of uniform noise.
         high: Largest value of uniform noise; the range should be that of the pixels.
         elastic: Strength of an elastic distortion, see :func:`rightreasons.data.elastic.displacements`; 0 for none.
@@ -54,6 +56,8 @@ class Augmentation:
     irrelevant: Literal["keep", "uniform", "swapped"] = "keep"
     low: float = 0.0
     high: float = 1.0
+    borrow: int = 0
+    grow: int = 0
     elastic: float = 0.0
     elastic_smoothness: float = 4.0
 
@@ -74,6 +78,10 @@ class Augmentation:
             raise ValueError(f"expected irrelevant pixels keep, uniform or swapped, got {self.irrelevant!r}")
         if not self.low < self.high:
             raise ValueError(f"expected low below high, got {self.low} and {self.high}")
+        if self.borrow < 0 or self.grow < 0:
+            raise ValueError(f"expected borrow and grow >= 0, got {self.borrow} and {self.grow}")
+        if self.irrelevant == "keep" and (self.borrow or self.grow):
+            raise ValueError("borrow and grow say which pixels to replace; say by what: irrelevant uniform or swapped")
 
     @property
     def moves(self) -> bool:
@@ -92,7 +100,8 @@ def augment(batch: Batch, settings: Augmentation, generator: torch.Generator) ->
     draws come from ``generator``, whatever the device of the batch.
     """
     if settings.irrelevant != "keep":
-        batch = randomized(batch, settings.irrelevant, (settings.low, settings.high), generator)
+        pixels = (settings.low, settings.high)
+        batch = randomized(batch, Randomizing(settings.irrelevant, pixels, settings.borrow, settings.grow), generator)
     if not settings.moves:
         return batch
     height, width = batch.inputs.shape[-2:]

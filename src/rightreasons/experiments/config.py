@@ -99,6 +99,7 @@ class TrainingConfig:
         schedule_patience: After how many epochs in a row without an improvement it does so.
         patience: Stop after so many, and take the best weights; 0 trains all epochs.
         monitor: ``loss`` or ``accuracy`` on the validation images, which ``data.validation`` holds out.
+        annotated_batch: Annotated images drawn for the explanation losses at every step, beside the batch.
     """
 
     epochs: int = 3
@@ -113,6 +114,7 @@ class TrainingConfig:
     schedule_patience: int = 2
     patience: int = 0
     monitor: str = "loss"
+    annotated_batch: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from rightreasons.core import Batch, Classifier, ExplanationLoss
 from rightreasons.core.hooks import preserved
+from rightreasons.data.randomize import Noise, meaningless
 from rightreasons.supervision.annotation import connected_zero, marked_images, mask_of, nothing_annotated
-
-Noise = Literal["uniform", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,7 @@ class Counterexamples(ExplanationLoss):
         generator = self._generator(batch)
         rows = self._chosen(batch.annotated_rows() & marked_images(mask), generator).repeat(self.copies)
         inputs, mask = batch.inputs.detach(), mask[rows]
-        if self.noise == "swapped":
-            steps = torch.randint(1, max(len(inputs), 2), rows.shape, generator=generator, device=inputs.device)
-            values = inputs[(rows + steps) % len(inputs)]
-        else:
-            shape = (len(rows), *inputs.shape[1:])
-            values = torch.rand(shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
-            values = self.low + (self.high - self.low) * values
+        values = meaningless(inputs, self.noise, (self.low, self.high), generator, rows)
         return inputs[rows] * (1 - mask) + values * mask, rows
 
     def _chosen(self, counted: Bool[Tensor, " batch"], generator: torch.Generator | None) -> Int[Tensor, " rows"]:

@@ -20,7 +20,7 @@ from rightreasons.models import AdaptedClassifier, check_fits
 from rightreasons.models.checkpoints import fill
 from rightreasons.training.checkpoint import FILE_NAME, Progress, finite, load_checkpoint, save_checkpoint
 from rightreasons.training.evaluation import evaluate, modes_kept
-from rightreasons.training.loading import epoch_order, fetch, seed_generators, share, stream_seed
+from rightreasons.training.loading import annotated_images, epoch_order, fetch, seed_generators, share, stream_seed
 from rightreasons.training.monitor import Bar, Meter, can_defer, deferred_interrupt
 from rightreasons.training.objective import Objective, TrainingStep
 from rightreasons.training.schedule import Watched, rate
@@ -28,8 +28,8 @@ from rightreasons.training.settings import FitSettings, describe, held_back, mak
 
 Check = Callable[[AdaptedClassifier], float | Mapping[str, float]]
 
-_AUGMENTATION = 1
-"""Ends the key of augmentation's random numbers."""
+_AUGMENTATION, _DRAWN = 1, 2
+"""They end the keys of the random numbers of augmentation and of drawn images."""
 
 _PLAIN_OR_DATA_PARALLEL = {
     DistributedType.NO,
@@ -165,6 +165,9 @@ class _Loop:
         }
         self.held_back = held_back(model)
         self.generator = torch.Generator()
+        # Without a loss or an augmentation that would look at them none are drawn.
+        self.drawn = settings.annotated_batch if objective.terms or settings.augmentation else 0
+        self.annotated = annotated_images(data) if self.drawn else torch.empty(0, dtype=torch.long)
         self.at = Progress()
         # Weights are partly updated: what a second Ctrl-C leaves must not be saved.
         self.between = False
@@ -225,12 +228,25 @@ class _Loop:
         s = self.settings
         return epoch_order(len(self.data), s.batch_size, seed=s.seed, epoch=epoch, drop_last=s.drop_last)
 
+    def own_order(self, epoch: int, step: int) -> list[Tensor]:
+        """This process's batches of an epoch from a step on, each with the annotated images drawn for it at its end."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        order = [share(rows, process, processes) for rows in self.order(epoch)[step:]]
+        return [self.with_drawn(rows, (epoch, step + place, process)) for place, rows in enumerate(order)]
+
+    def with_drawn(self, rows: Tensor, place: tuple[int, int, int]) -> Tensor:
+        """A batch with the annotated images that are drawn for the losses at this place of the run at its end."""
+        if not self.drawn:
+            return rows
+        self.generator.manual_seed(stream_seed(self.settings.seed, *place, _DRAWN))
+        picked = torch.randint(len(self.annotated), (self.drawn,), generator=self.generator)
+        return torch.cat([rows, self.annotated[picked]])
+
     def epoch(self, bar: Bar, *, defers: bool) -> dict[str, float]:
         """The steps of the present epoch that are left; returns its line in the history."""
         at = self.at
         started, worked = time.perf_counter(), time.process_time()
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        order = [share(rows, process, processes) for rows in self.order(at.epoch)[at.step :]]
+        order = self.own_order(at.epoch, at.step)
         steps = len(self.order(0)) * self.settings.epochs
         meter = Meter(at.epoch + 1, 1 if self.device.type == "cpu" else 50, at.meter)
         self.train_mode()
@@ -268,10 +284,13 @@ class _Loop:
         if settings.augmentation is not None:
             # A stream of its own: dropout must not follow from how an image was moved.
             batch = settings.augmentation(batch, self.generator.manual_seed(stream_seed(*place, _AUGMENTATION)))
-        images = self.images(batch)
+        drawn = self.drawn if self.step.objective.terms else 0
+        # They have lent an augmentation their masks, and no loss would look at them.
+        batch = batch[: len(batch) - self.drawn + drawn] if drawn < self.drawn else batch
+        images = self.images(batch, len(batch) - drawn)
         if batch.inputs.device != self.device:
             batch = batch.to(self.device, non_blocking=True)
-        parts = self.prepared(batch)
+        parts = self.prepared(batch, drawn)
         meter.add(parts, images=images, step=at.steps + 1)
         self.between = True
         self.descend(parts["loss"])
@@ -279,10 +298,10 @@ class _Loop:
         self.between = False
         return meter.latest
 
-    def images(self, batch: Batch) -> dict[str, int]:
-        """How many images of a batch each part of the loss is a mean of; a term, of the annotated ones."""
-        objective, every = self.step.objective, len(batch)
-        annotated = every if batch.annotated is None else int(batch.annotated.sum())
+    def images(self, batch: Batch, every: int) -> dict[str, int]:
+        """How many images each part of the loss is a mean of: ``every``; a term, of the annotated ones of the batch."""
+        objective = self.step.objective
+        annotated = len(batch) if batch.annotated is None else int(batch.annotated.sum())
         weights = [f"{name}_{kind}" for name in self.step.weighings for kind in ("weight", "share")]
         return dict.fromkeys(("loss", objective.task_name, *weights), every) | dict.fromkeys(objective.terms, annotated)
 

@@ -111,14 +111,21 @@ class Objective:
         return {"loss": self.total(parts, weights), **parts}
 
     def parts(
-        self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"]
+        self, model: Classifier, batch: Batch, logits: Float[Tensor, "batch classes"], *, drawn: int = 0
     ) -> dict[str, Float[Tensor, ""]]:
         """The task and each term, unweighted, under their names.
+
+        Args:
+            model: The classifier.
+            batch: The images.
+            logits: Its answers.
+            drawn: How many images at the end are there for the terms alone.
 
         Raises:
             MissingAnnotation: The task asks for groups and the batch has none.
         """
-        task = self._task(batch, logits)
+        own = len(batch) - drawn
+        task = self._task(batch[:own], logits[:own]) if drawn else self._task(batch, logits)
         return {self.task_name: task, **{n: term.loss(model, batch, logits) for n, term in self.terms.items()}}
 
     def _task(self, batch: Batch, logits: Tensor) -> Tensor:
@@ -200,8 +207,11 @@ class TrainingStep(nn.Module):
         self._layers = objective.layers(model)
         self._explains = objective.explains()
 
-    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The total under ``loss``, the unweighted parts under their names, and weights that are found in training."""
+    def forward(self, batch: Batch, drawn: int = 0) -> dict[str, Float[Tensor, ""]]:
+        """The total under ``loss``, the unweighted parts under their names, and weights that are found in training.
+
+        The last ``drawn`` images are there for the explanation losses alone; the task does not see them.
+        """
         if self._explains or self._layers:
             # A tensor of its own: the caller's is left alone, and every heatmap hangs on this one.
             inputs = batch.inputs.detach().requires_grad_(self._explains)
@@ -209,7 +219,7 @@ class TrainingStep(nn.Module):
             batch = replace(batch, inputs=inputs)
         else:
             model = self.model
-        parts = self.objective.parts(model, batch, model(batch.inputs))
+        parts = self.objective.parts(model, batch, model(batch.inputs), drawn=drawn)
         weights = self._weights(parts, model, batch)
         found = {f"{name}_weight": torch.as_tensor(weights[name]).detach() for name in self.weighings}
         for name, weighing in self.weighings.items():

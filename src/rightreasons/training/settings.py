@@ -21,7 +21,7 @@ Augmentation = Callable[[Batch, torch.Generator], Batch]
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("", "cosine", "plateau")
 MONITORS = ("loss", "accuracy")
-_LATER = ("schedule", "schedule_factor", "schedule_patience", "patience", "monitor")
+_LATER = ("schedule", "schedule_factor", "schedule_patience", "patience", "monitor", "annotated_batch")
 """Settings that older checkpoints do not tell; at their defaults they are what was."""
 
 
@@ -47,6 +47,9 @@ class FitSettings:
         patience: Stop after so many epochs in a row without an improvement, and take the weights of the best epoch
             either way; 0 trains all epochs and takes the last weights.
         monitor: What is to get better: the ``loss`` (cross-entropy) or the ``accuracy`` on the validation images.
+        annotated_batch: Images with a mask that are drawn for the explanation losses at every step, by each process,
+            beside the batch. Where few images are annotated a batch holds hardly any, and a loss on one or two says
+            little; the task never sees the images drawn. 0 draws none.
 
     Raises:
         ValueError: A number out of range or an unknown name.
@@ -67,6 +70,7 @@ class FitSettings:
     schedule_patience: int = 2
     patience: int = 0
     monitor: str = "loss"
+    annotated_batch: int = 0
 
     @property
     def watches(self) -> bool:
@@ -74,7 +78,8 @@ class FitSettings:
         return self.schedule == "plateau" or self.patience > 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 0), ("batch_size", 1), ("workers", 0), ("weight_decay", 0), ("momentum", 0)):
+        whole = (("epochs", 0), ("batch_size", 1), ("workers", 0), ("annotated_batch", 0))
+        for name, least in (*whole, ("weight_decay", 0), ("momentum", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"expected {name} of at least {least}, got {getattr(self, name)}")
         if not (math.isfinite(self.lr) and self.lr > 0):

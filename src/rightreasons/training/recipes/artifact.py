@@ -15,7 +15,7 @@ from rightreasons.core import BadModel, Batch, Classifier, MissingAnnotation
 from rightreasons.core.hooks import modes_kept
 from rightreasons.data.dataset import ImageDataset, stream
 from rightreasons.data.groups import groups_of
-from rightreasons.data.randomize import randomized
+from rightreasons.data.randomize import Randomizing, randomized
 from rightreasons.models import AdaptedClassifier
 from rightreasons.supervision import RRClArC
 from rightreasons.training.evaluation import device_of
@@ -159,7 +159,7 @@ def by_masks(model: AdaptedClassifier, data: ImageDataset, layer: str, *, rank: 
     order = torch.randperm(len(data), generator=generator)
     for index in torch.split(order, CHUNK):
         batch = _masked(data.batch(index), data.name, user)
-        swapped = randomized(batch, "swapped", data.pixel_range, generator)
+        swapped = randomized(batch, Randomizing("swapped", data.pixel_range), generator)
         before, after = (activations_at(model, b.inputs.to(device), layer=layer).cpu() for b in (batch, swapped))
         drawn = batch.annotated_rows()
         moves.append((before - after)[drawn])
