@@ -69,4 +69,23 @@ Weight = Annotated[
         "target:0.02, to bring the attribution in irrelevant pixels to 2 % of chance."
     ),
 ]
+AnnotatedBatch = Annotated[
+    int | None,
+    typer.Option(help="Annotated images drawn for the loss at every step, beside the batch; for when they are few."),
+]
+Irrelevant = Annotated[
+    str | None,
+    typer.Option(
+        help="Without a loss and its weight: replace the irrelevant pixels at every step, by uniform noise (uniform) "
+        "or by the same place of another image (swapped)."
+    ),
+]
+Borrow = Annotated[
+    int | None,
+    typer.Option(
+        help="With --irrelevant: how many annotated images lend each image their masks; for when these are few and "
+        "mark places that come back."
+    ),
+]
+Grow = Annotated[int | None, typer.Option(help="With --irrelevant: pixels by which hasty masks are grown.")]
 Attribution = Annotated[str | None, typer.Option(help="Explainer in the loss, such as saliency or grad_cam.")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from rightreasons.experiments import DataConfig, RecipeConfig, RunConfig
+    from rightreasons.experiments import DataConfig, RecipeConfig, RunConfig, TrainingConfig
 
 T = TypeVar("T")
 
@@ -66,6 +66,22 @@ def with_term(config: RunConfig, loss: str | None, weight: str | None, attributi
         return config
     term = TermConfig(loss=loss, weight=1.0 if weight is None else _number(weight), attribution=attribution or "")
     return replace(config, terms={loss: term})
+
+
+def randomizing(config: TrainingConfig, irrelevant: str | None, borrow: int | None, grow: int | None) -> TrainingConfig:
+    """The configuration with the irrelevant pixels replaced as the flags say.
+
+    Where masks are borrowed and the configuration draws no annotated images, as many are drawn as a batch holds.
+    """
+    given = {"irrelevant": irrelevant, "borrow": borrow, "grow": grow}
+    told = {key: value for key, value in given.items() if value is not None}
+    if not told:
+        return config
+    moves = {**config.augmentation, **told}
+    if not moves.get("irrelevant"):
+        raise ValueError("--borrow and --grow say which pixels to replace; say by what: --irrelevant swapped")
+    drawn = config.annotated_batch or (config.batch_size if moves.get("borrow") else 0)
+    return replace(config, augmentation=moves, annotated_batch=drawn)
 
 
 def with_recipe(config: RecipeConfig, name: str | None) -> RecipeConfig:

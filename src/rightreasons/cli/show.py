@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rightreasons.reports import Gallery
 
 # Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
+FEW = 0.25
+"""Share of the images of a step; an explanation loss that counts fewer says little."""
+
 console = Console(emoji=False, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 notes = Console(emoji=False, highlight=False, stderr=True)
 
@@ -90,6 +93,10 @@ def run_table(run: Run) -> None:
         lines.append(("layer explained", run.model.layer))
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
     written(run.out, "model.safetensors", "record.json", "config.toml")
+    if last.get("annotated_share", 1.0) < FEW:
+        size = run.config.training.batch_size
+        few = f"the explanation loss counted {last['annotated_share'] * size:.2g} annotated images a step"
+        note(f"{few}, which says little; --annotated-batch {size} draws as many more for it (best with --fresh)")
 
 
 def revealed(gallery: Gallery) -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rightreasons.cli.options import (
+    AnnotatedBatch,
     Annotations,
     Attribution,
     BatchSize,
+    Borrow,
     Channels,
     Config,
     Data,
@@ -16,6 +18,8 @@ from rightreasons.cli.options import (
     Decoy,
     Device,
     Epochs,
+    Grow,
+    Irrelevant,
     Layer,
     Loss,
     Lr,
@@ -65,6 +69,10 @@ def train(
     loss: Loss = None,
     weight: Weight = None,
     attribution: Attribution = None,
+    annotated_batch: AnnotatedBatch = None,
+    irrelevant: Irrelevant = None,
+    borrow: Borrow = None,
+    grow: Grow = None,
     recipe: Recipe = None,
     out: Out = Path("runs/train"),
     seed: RunSeed = None,
@@ -77,11 +85,14 @@ def train(
     The same command goes on where a killed run stopped, and does not run a finished one again.
     """
     from rightreasons.cli import show
-    from rightreasons.cli.settings import changed, run_config, with_recipe, with_term
+    from rightreasons.cli.settings import changed, randomizing, run_config, with_recipe, with_term
     from rightreasons.experiments import Resources
     from rightreasons.experiments import train as run
 
     base = run_config(config)
+    training = changed(
+        base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, annotated_batch=annotated_batch
+    )
     settings = with_term(
         replace(
             base,
@@ -90,7 +101,7 @@ def train(
                 base.data, name=data, test=test, annotations=annotations, decoy=decoy, resize=resize, channels=channels
             ),
             model=changed(base.model, name=model, weights=weights and str(weights), layer=layer),
-            training=changed(base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer),
+            training=randomizing(training, irrelevant, borrow, grow),
             recipe=with_recipe(base.recipe, recipe),
         ),
         loss,

@@ -45,7 +45,8 @@ class FitResult:
     Attributes:
         history: One dictionary an epoch: ``epoch`` (from 1), ``loss``, the parts by name, ``seconds`` of its steps
             (``cpu_seconds``, on a CPU, of this process alone), and
-            what was validated (``<name>_accuracy`` for a data set); with a schedule also ``lr``, that of its last step.
+            what was validated (``<name>_accuracy`` for a data set); with a schedule also ``lr``, that of its last step;
+            where not all images are annotated ``annotated_share``, of how many of a step's the terms are means.
         seconds: Duration of this call.
         steps: Steps over all epochs, those before an interruption included.
         resumed_from: The step at which an earlier run was taken up, or ``None``.
@@ -258,7 +259,7 @@ class _Loop:
                     stop_if_asked()
             finally:
                 at.meter = meter.state()
-        means = meter.means(self.across_processes)
+        means = meter.means(self.across_processes) | meter.share(self.step.objective.terms)
         lr = {"lr": rate(self.settings, self.watched, at.steps - 1, steps)} if self.settings.schedule else {}
         # On a CPU that others use too, only the time that this process worked tells what a step costs.
         cpu = {"cpu_seconds": time.process_time() - worked} if self.device.type == "cpu" else {}

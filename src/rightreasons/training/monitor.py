@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -92,6 +92,15 @@ class Meter:
         found = total([*(self._sums[name] for name in names), *(float(self._images[name]) for name in names)])
         sums, images = found[: len(names)], found[len(names) :]
         return {name: value / max(count, 1.0) for name, value, count in zip(names, sums, images, strict=True)}
+
+    def share(self, names: Iterable[str]) -> dict[str, float]:
+        """How many images these parts are means of, as a share of those of the loss, where it is not all of them.
+
+        A term counts annotated images alone, and where a step holds few of them it says little.
+        """
+        found = [self._images.get(name, 0) for name in names]
+        every = max(self._images.get("loss", 0), 1)
+        return {"annotated_share": min(found) / every} if found and min(found) < every else {}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint inside an epoch must hold."""
