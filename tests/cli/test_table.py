@@ -117,6 +117,25 @@ def test_as_many_means_have_their_interval_as_the_width_allows(invented, monkeyp
     assert re.search(r"clean bound .* 5\s*$", table, re.M)
 
 
+@pytest.mark.parametrize("width", [64, 80])
+def test_a_table_that_is_too_wide_goes_on_below_with_every_name_and_figure(invented, monkeypatch, width):
+    made, found = invented
+    columns = ("accuracy", "swap", "worst_class", "average_group")
+    worst = dict.fromkeys(columns, found[0].columns["accuracy"])
+    wide = tuple(
+        replace(row, name="plain" if row is found[0] else "arm", columns={**worst, **row.columns}) for row in found[:3]
+    )
+    said = printed((replace(made, columns=columns), wide), monkeypatch, width).partition("accuracy: test")[0]
+    lines = said.splitlines()
+    assert max(map(len, lines)) <= width
+    heads = [line.split() for line in lines if line.startswith("arm ") and "±" not in line and not line[-1].isdigit()]
+    assert len(heads) > 1
+    for title in ("accuracy", "swap", "seeds", "cost", "lead"):
+        assert sum(head.count(title) for head in heads) == 1
+    assert sum(line.startswith("plain ") for line in lines) == len(heads)
+    assert "…" not in said
+
+
 def test_what_a_figure_stands_on_is_said_beside_it_and_below(invented, monkeypatch):
     said = " ".join(printed(invented, monkeypatch, 200).split())
     assert "2.00 ± 0.00 (n=3)" in said

@@ -39,7 +39,7 @@ def run(plan, folder, **more):
     return list(run_table(plan, Records([folder / "records"]), **{**asked, **more}))
 
 
-def test_a_damaged_or_foreign_file_is_named_and_the_rest_is_read(plan, tmp_path):
+def test_a_damaged_file_is_named_one_about_something_else_is_passed_over_and_the_rest_is_read(plan, tmp_path):
     config = plan.runs(0, controls=False)["plain"]
     whole = record_of(config).write(tmp_path / "good.json").read_text()
     values = json.loads(whole)
@@ -47,7 +47,6 @@ def test_a_damaged_or_foreign_file_is_named_and_the_rest_is_read(plan, tmp_path)
         "cut.json": whole[: len(whole) // 2],
         "record.json": "",
         "list.json": "[1, 2]",
-        "foreign.json": '{"setting": 1}',
         "number.json": "3",
         "latin.json": b"\xff\xfe\x00",
         "no-results.json": json.dumps({**values, "results": {}}),
@@ -58,6 +57,7 @@ def test_a_damaged_or_foreign_file_is_named_and_the_rest_is_read(plan, tmp_path)
     }
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "foreign.json").write_text('{"setting": 1}')
     (tmp_path / "proof.json").write_text(json.dumps({**values, "kind": "prove"}))
     (tmp_path / "gone.json").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.json").mkdir()

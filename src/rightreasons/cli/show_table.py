@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.measure import Measurement
+from rich.text import Text
 
 from rightreasons.cli.show import console, note, plain_table, say, warn
 
@@ -27,45 +29,89 @@ NAMED = 5
 
 def published_table(plan: TablePlan, rows: Sequence[TableRow]) -> None:
     """A published table beside ours: each column over seeds, the lead over plain with its interval, the cost."""
-    console.print(_fitting(plan, rows))
+    for part in _fitting(plan, rows):
+        console.print(part)
     note(_caption(plan, rows))
     _below(plan, rows)
 
 
-def _fitting(plan: TablePlan, rows: Sequence[TableRow]) -> Table:
-    """The table with the 95 % intervals of as many means as the width allows: all, those of the first column, none."""
-    # A table measures at most what it is given.
-    boundless = console.options.update(width=BOUNDLESS)
+def _fitting(plan: TablePlan, rows: Sequence[TableRow]) -> list[Table]:
+    """The table with the 95 % intervals of as many means as the width allows: all, those of the first column, none.
+
+    Where it is too wide even so, it goes on in a second one below, and so on.
+    """
     for told in (plan.columns, plan.columns[:1], ()):
-        shown = _table(plan, rows, told)
-        if Measurement.get(console, boundless, shown).maximum <= console.width:
-            return shown
-    return _table(plan, rows, (), brief=True)
+        shown = _table(plan, rows, _Style(plan.columns, intervals=told))
+        if _width(shown).maximum <= console.width:
+            return [shown]
+    parts: list[Table] = []
+    left = plan.columns
+    while left:
+        styles = [_Style(left[:count], brief=True, goes_on=bool(parts)) for count in range(len(left), 0, -1)]
+        tables = [_table(plan, rows, style) for style in styles]
+        fitting = [place for place, table in enumerate(tables) if _width(table).minimum <= console.width]
+        place = fitting[0] if fitting else len(tables) - 1
+        parts.append(tables[place])
+        left = left[len(left) - place :]
+    return parts
 
 
-def _table(plan: TablePlan, rows: Sequence[TableRow], intervals: Sequence[str], *, brief: bool = False) -> Table:
+def _width(table: Table) -> Measurement:
+    # A table measures at most what it is given.
+    return Measurement.get(console, console.options.update(width=BOUNDLESS), table)
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How much of a table is shown.
+
+    Attributes:
+        columns: Which.
+        intervals: The columns with intervals.
+        brief: Without the sd of further columns and the interval of the lead.
+        goes_on: Lead, cost and seeds stand in the part above.
+    """
+
+    columns: Sequence[str]
+    intervals: Sequence[str] = ()
+    brief: bool = False
+    goes_on: bool = False
+
+
+def _table(plan: TablePlan, rows: Sequence[TableRow], style: _Style) -> Table:
     from rightreasons.experiments.table import column_title
 
-    shown = plain_table(f"{plan.title} ({plan.name})")
+    shown = plain_table(None if style.goes_on else f"{plan.title} ({plan.name})")
     # Beside other columns that may break, a least width makes the table wider than the terminal.
     shown.add_column("arm", overflow="fold", min_width=None if console.width >= WIDE else 12)
-    titles = [column_title(name) for name in plan.columns]
-    # An interval is not broken where there is room for it.
-    for name in (*titles, "lead" if brief else "lead over plain", "published", "cost", "seeds"):
-        shown.add_column(name, justify="right", no_wrap=name != "published")
-    for row in rows:
-        shown.add_row(
-            escape(row.name),
-            *(
-                _mean_sd(row.columns.get(name), row.seeds, interval=name in intervals, sd=not brief or not place)
-                for place, name in enumerate(plan.columns)
-            ),
-            _lead(row, brief),
-            ", ".join(map(_published, row.published)),
-            "" if row.cost is None else f"{row.cost:.2f}",
-            f"{row.seeds}" + (f"-{row.diverged}" if brief else f", {row.diverged} diverged") * bool(row.diverged),
+    titles = [column_title(name) for name in style.columns]
+    titles += [] if style.goes_on else ["lead" if style.brief else "lead over plain", "published", "cost", "seeds"]
+    lines = [
+        [_mean_sd(row.columns.get(name), row.seeds, style, name, plan.columns[0]) for name in style.columns]
+        + ([] if style.goes_on else _further(row, style))
+        for row in rows
+    ]
+    for place, name in enumerate(titles):
+        breaks = name == "published"
+        # Its cells alone do not keep a column from being squeezed: for rich a mean and its sd are words.
+        widest = max((Text.from_markup(line[place]).cell_len for line in lines), default=0)
+        shown.add_column(
+            name, justify="right", no_wrap=not breaks, min_width=None if breaks else max(widest, len(name))
         )
+    for row, line in zip(rows, lines, strict=True):
+        shown.add_row(escape(row.name), *line)
     return shown
+
+
+def _further(row: TableRow, style: _Style) -> list[str]:
+    """Lead, published values, cost and seeds of a row."""
+    diverged = f"-{row.diverged}" if style.brief else f", {row.diverged} diverged"
+    return [
+        _lead(row, style.brief),
+        ", ".join(map(_published, row.published)),
+        "" if row.cost is None else f"{row.cost:.2f}",
+        f"{row.seeds}" + diverged * bool(row.diverged),
+    ]
 
 
 def _lead(row: TableRow, brief: bool) -> str:
@@ -168,13 +214,14 @@ def _published(value: PublishedValue) -> str:
     return f"{column}{value.value:g}{sd}{STARS[value.mark]}"
 
 
-def _mean_sd(found: SeedSummary | None, seeds: int, *, interval: bool, sd: bool) -> str:
-    """Mean and, if asked, sd; on how many seeds, where not on all of the row; the interval where there is room."""
+def _mean_sd(found: SeedSummary | None, seeds: int, style: _Style, name: str, first: str) -> str:
+    """Mean and, if there is room, sd; on how many seeds, where not on all of the row; the interval likewise."""
     if found is None:
         return ""
-    parts = [f"{found.mean:.2f}" + (f" ± {found.sd:.2f}" if sd and not math.isnan(found.sd) else "")]
+    sd = not math.isnan(found.sd) and (name == first or not style.brief)
+    parts = [f"{found.mean:.2f}" + (f" ± {found.sd:.2f}" if sd else "")]
     parts += [f"(n={found.count})"] * (found.count < seeds)
-    parts += [_ends(found, digits=2)] * (interval and not math.isnan(found.low))
+    parts += [_ends(found, digits=2)] * (name in style.intervals and not math.isnan(found.low))
     return " ".join(parts)
 
 

@@ -22,6 +22,10 @@ from rightreasons.models.checkpoints import write_whole
 LIBRARIES = ("rightreasons", "torch", "numpy", "accelerate", "scikit-learn")
 
 
+class OtherFile(CorruptData):
+    """JSON that is about something else than a run."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What was run, where, and what came out.
@@ -63,10 +67,14 @@ class Record:
         """A record from its file.
 
         Raises:
+            OtherFile: It is JSON about something else.
             CorruptData: It is no record.
         """
         try:
-            record = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            if isinstance(found, dict) and not {"kind", "config"} & set(found):
+                raise OtherFile(f"{path} is no record of a run: it has neither kind nor config")
+            record = cls(**found)
         except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
             raise CorruptData(f"{path} is no record of a run: {error}") from error
         if not (isinstance(record.config, dict) and isinstance(record.results, dict)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rightreasons.core import CorruptData
 from rightreasons.experiments.config import RunConfig, as_dict, parse_run
-from rightreasons.experiments.record import Record
+from rightreasons.experiments.record import OtherFile, Record
 from rightreasons.experiments.run import resolved
 from rightreasons.experiments.select import KIND
 from rightreasons.experiments.table.plan import identity
@@ -25,7 +25,7 @@ ORIGIN = {"rightreasons": "versions of rightreasons", "commit": "commits", "torc
 
 @dataclass(frozen=True)
 class Unread:
-    """A JSON file among the records that is none, or cannot be read.
+    """A record that cannot be read, or a JSON file that is nothing at all.
 
     Attributes:
         path: Of the file.
@@ -45,7 +45,7 @@ class Records:
 
     Attributes:
         home: The folder that is written into.
-        unread: Files that are no records, such as one that was cut off; the runs they may be of count as not done.
+        unread: Records that cannot be read, such as one that was cut off; the runs they may be of count as not done.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -83,6 +83,8 @@ class Records:
                 return
             _check(record)
             key = _key(record)
+        except OtherFile:
+            return
         except (CorruptData, OSError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path} is ")
             self.unread.append(Unread(path, reason or type(error).__name__))

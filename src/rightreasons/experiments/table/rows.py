@@ -120,14 +120,16 @@ def _beside(entry: Entry, entries: Sequence[Entry], found: Mapping[str, Mapping[
 
 
 def _cost(paired_runs: Sequence[tuple[Record, Record]]) -> float | None:
-    """Time of the runs over that of the plain ones: CPU time of their steps where both hold it, else wall time.
+    """Time of the runs over that of the plain ones: CPU time of their steps where both hold it.
 
-    ``None`` where a run and its plain one were on different devices, whose times do not compare.
+    Wall time where no pair does. ``None`` where a run and its plain one were on different devices, whose times do not
+    compare.
     """
     if any(own.environment.get("device") != base.environment.get("device") for own, base in paired_runs):
         return None
     for time_of in (_cpu_seconds, lambda record: record.seconds):
-        own, base = (sum(time_of(pair[place]) for pair in paired_runs) for place in (0, 1))
+        pairs = [(time_of(own), time_of(base)) for own, base in paired_runs]
+        own, base = (sum(pair[place] for pair in pairs if min(pair) > 0) for place in (0, 1))
         if own > 0 and base > 0:
             return own / base
     return None
