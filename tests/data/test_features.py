@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from rightreasons.core import BadModel, CorruptData
-from rightreasons.data import Annotated, ArrayDataset, Subset, cached_features
+from rightreasons.data import Annotated, ArrayDataset, FeatureDataset, Subset
 from rightreasons.data.features import features_key, on_cells
 
 
@@ -41,7 +41,7 @@ def whole_of(data):
 
 def test_the_features_are_those_of_the_part_in_evaluation_mode_and_it_keeps_its_mode(tmp_path):
     part, data = Counting(), images()
-    features = cached_features(part, data, tmp_path, told="a part")
+    features = FeatureDataset(data, part, tmp_path, told="a part")
     assert features.shape == (3, 2, 2)
     with torch.no_grad():
         torch.testing.assert_close(whole_of(features).inputs, part.conv(whole_of(data).inputs))
@@ -54,9 +54,9 @@ def test_the_features_are_those_of_the_part_in_evaluation_mode_and_it_keeps_its_
 
 def test_they_are_computed_once(tmp_path):
     part, data = Counting(), images()
-    first = whole_of(cached_features(part, data, tmp_path)).inputs
+    first = whole_of(FeatureDataset(data, part, tmp_path)).inputs
     assert part.seen == 40
-    again = whole_of(cached_features(part, data, tmp_path)).inputs
+    again = whole_of(FeatureDataset(data, part, tmp_path)).inputs
     assert part.seen == 40
     assert torch.equal(first, again)
 
@@ -70,15 +70,15 @@ def test_other_weights_or_other_images_have_their_own(tmp_path, other):
 
 def test_other_masks_on_the_same_images_do_not_run_the_part_again(tmp_path):
     part, data = Counting(), images()
-    cached_features(part, data, tmp_path)
-    some = cached_features(part, Annotated(data, count=4), tmp_path)
+    FeatureDataset(data, part, tmp_path)
+    some = FeatureDataset(Annotated(data, count=4), part, tmp_path)
     assert part.seen == 40
     assert int(whole_of(some).annotated.sum()) == 4
     assert whole_of(some).relevant.flatten(1).any(dim=1).sum() == 4
 
 
 def test_masks_come_to_the_grid_by_the_mean_of_their_area(tmp_path):
-    batch = whole_of(cached_features(Counting(), images(), tmp_path))
+    batch = whole_of(FeatureDataset(images(), Counting(), tmp_path))
     assert batch.relevant.shape == (40, 1, 2, 2)
     # 12 of 16 pixels; none; none; a quarter everywhere.
     assert batch.relevant[0, 0].tolist() == [[1.0, 0.0], [0.0, 0.0]]
@@ -91,7 +91,7 @@ def test_masks_come_to_the_grid_by_the_mean_of_their_area(tmp_path):
 
 
 def test_a_part_of_the_features_is_the_features_of_the_part(tmp_path):
-    features = cached_features(Counting(), images(), tmp_path)
+    features = FeatureDataset(images(), Counting(), tmp_path)
     some = Subset(features, [5, 3])
     assert torch.equal(whole_of(some).inputs, whole_of(features).inputs[[5, 3]])
     over = features.over(Subset(images(), [5, 3]))
@@ -101,16 +101,16 @@ def test_a_part_of_the_features_is_the_features_of_the_part(tmp_path):
 
 def test_a_damaged_file_is_removed(tmp_path):
     part, data = Counting(), images()
-    cached_features(part, data, tmp_path)
+    FeatureDataset(data, part, tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CorruptData, match="is damaged"):
-        cached_features(part, data, tmp_path)
+        FeatureDataset(data, part, tmp_path)
     assert not path.exists()
-    cached_features(part, data, tmp_path)
+    FeatureDataset(data, part, tmp_path)
     assert part.seen == 80
 
 
 def test_a_part_without_maps_is_refused(tmp_path):
     with pytest.raises(BadModel, match="expected maps"):
-        cached_features(nn.Flatten(), images(), tmp_path)
+        FeatureDataset(images(), nn.Flatten(), tmp_path)

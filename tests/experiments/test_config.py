@@ -37,6 +37,7 @@ FULL = RunConfig(
         schedule_patience=4,
         patience=3,
         monitor="accuracy",
+        annotated_batch=7,
     ),
     terms={
         "first": TermConfig("rrr", 10.0, "saliency", {"score": "logit"}, {}),

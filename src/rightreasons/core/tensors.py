@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def content(values: Tensor) -> bytes:
+    """The numbers of a tensor as bytes, in the order in which it is read."""
+    raw: bytes = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return raw
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and numbers of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(content(value))
+    return digest.hexdigest()
 
 
 def resized(

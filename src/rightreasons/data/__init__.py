@@ -14,7 +14,7 @@ from rightreasons.data.decoys import (
     decoy,
     swapped,
 )
-from rightreasons.data.features import FeatureDataset, cached_features
+from rightreasons.data.features import FeatureDataset
 from rightreasons.data.folder import ImageFolder
 from rightreasons.data.geometry import Augmentation, augment
 from rightreasons.data.groups import Grouped, groups_of
@@ -75,7 +75,6 @@ __all__ = [
     "WithMasks",
     "Wrapper",
     "augment",
-    "cached_features",
     "decoy",
     "degrade",
     "drawn",

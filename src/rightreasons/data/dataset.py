@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rightreasons.core import Batch
+from rightreasons.core.tensors import content
 
 Split = Literal["train", "test"]
 
@@ -71,7 +72,7 @@ class ImageDataset(ABC, Dataset[Batch]):
     def sampled_fingerprint(self, images: int = 32) -> str:
         """SHA-256 over all labels and some evenly spaced images with all they carry; cheap, so it proves less."""
         some = torch.linspace(0, len(self) - 1, min(images, len(self))).round().long()
-        labels = hashlib.sha256(_bytes(self.target)).hexdigest()
+        labels = hashlib.sha256(content(self.target)).hexdigest()
         return hashlib.sha256(f"{labels} {_digest(self, [some])}".encode()).hexdigest()
 
 
@@ -89,12 +90,8 @@ def _digest(data: ImageDataset, rows: Iterable[Int[Tensor, " _"]]) -> str:
                 kinds[name] = kind
                 digest.update(f"{name} {kind};".encode())
             if value is not None:
-                digest.update(_bytes(value))
+                digest.update(content(value))
     return hashlib.sha256("".join(digest.hexdigest() for digest in digests.values()).encode()).hexdigest()
-
-
-def _bytes(values: Tensor) -> bytes:
-    return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 class Wrapper(ImageDataset):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rightreasons.core import BadModel, Batch, CorruptData
 from rightreasons.core.hooks import modes_kept
+from rightreasons.core.tensors import content, weights_digest
 from rightreasons.data.dataset import ImageDataset, Wrapper
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class FeatureDataset(Wrapper):
         CorruptData: A kept file is damaged; it has been removed.
     """
 
-    def __init__(self, data: ImageDataset, part: nn.Module, folder: Path, *, told: str) -> None:
+    def __init__(self, data: ImageDataset, part: nn.Module, folder: Path, *, told: str = "a frozen network") -> None:
         self.part, self.folder = part, folder
         super().__init__(data, f"features of {told}")
 
@@ -59,14 +60,6 @@ class FeatureDataset(Wrapper):
         self.pixel_range = (float(self.maps.min()), float(self.maps.max()))
         size = (self.maps.shape[2], self.maps.shape[3])
         self.beside = _joined([_without_images(batch, size) for batch in _chunks(data)])
-
-
-def cached_features(part: nn.Module, data: ImageDataset, folder: Path, *, told: str = "a frozen network") -> Wrapper:
-    """The data set of a frozen network's maps, from ``folder`` where they were computed before.
-
-    See :class:`FeatureDataset`.
-    """
-    return FeatureDataset(data, part, folder, told=told)
 
 
 def kept_features(part: nn.Module, data: ImageDataset, folder: Path) -> Float[Tensor, "images maps height width"]:
@@ -95,13 +88,10 @@ def kept_features(part: nn.Module, data: ImageDataset, folder: Path) -> Float[Te
 
 def features_key(part: nn.Module, data: ImageDataset) -> str:
     """SHA-256 over the part as it prints, its weights and buffers by name, and all images as the part sees them."""
-    digest = hashlib.sha256(repr(part).encode())
-    for name, value in [*part.named_parameters(), *part.named_buffers()]:
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(_bytes(value))
+    digest = hashlib.sha256(f"{part!r} {weights_digest(part)}".encode())
     for batch in _chunks(data):
         digest.update(f"{tuple(batch.inputs.shape)};".encode())
-        digest.update(_bytes(batch.inputs))
+        digest.update(content(batch.inputs))
     return digest.hexdigest()
 
 
@@ -146,7 +136,3 @@ def _joined(batches: list[Batch]) -> Batch:
         name: None if values[0] is None else torch.cat(values) for name, values in columns.items()
     }
     return Batch(**joined)
-
-
-def _bytes(values: Tensor) -> bytes:
-    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -15,7 +15,7 @@ from rightreasons.core import BadModel
 from rightreasons.core.hooks import find_layer
 from rightreasons.data import ImageDataset
 from rightreasons.data.download import default_cache
-from rightreasons.data.features import cached_features
+from rightreasons.data.features import FeatureDataset
 from rightreasons.models import AdaptedClassifier, efficientnet_lite0
 
 TRUNKS: Mapping[str, Callable[[], AdaptedClassifier]] = MappingProxyType({"efficientnet_lite0": efficientnet_lite0})
@@ -93,4 +93,4 @@ def with_features(data: ImageDataset, settings: TrunkSettings) -> ImageDataset:
     with torch.random.fork_rng():
         trunk = UpTo(TRUNKS[settings.trunk](), settings.layer, settings.side)
     told = f"{settings.trunk} {settings.layer}" + (f" at {settings.side}" if settings.side else "")
-    return cached_features(trunk, data, default_cache() / "features", told=told)
+    return FeatureDataset(data, trunk, default_cache() / "features", told=told)

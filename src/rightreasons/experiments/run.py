@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from rightreasons.experiments.build import (
     Splits,
     build_fit_settings,
     build_model,
+    build_objective,
     build_recipe,
     build_run,
     check_names,
@@ -28,7 +29,7 @@ from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.metrics import average_group_accuracy, classification_report, worst_group_accuracy
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import load_weights, save_weights, write_whole
-from rightreasons.training import Evaluation, RecipeResult, default_accelerator, evaluate, fit
+from rightreasons.training import Evaluation, FitResult, RecipeResult, default_accelerator, evaluate, fit
 from rightreasons.training.checkpoint import FILE_NAME as CHECKPOINT
 
 RECORD = "record.json"
@@ -66,12 +67,14 @@ class Run:
         record: What was run and what came out.
         config: The resolved configuration.
         out: Its folder.
+        splits: Its images; ``None`` where it was finished before, and they were not asked for.
     """
 
     model: AdaptedClassifier
     record: Record
     config: RunConfig
     out: Path
+    splits: Splits | None = None
 
     @property
     def weights(self) -> Path:
@@ -105,17 +108,12 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         return run
     if accelerator.is_main_process:
         make_folder(out)
-    splits, model, objective = build_run(config, folder=resources.folder)
+    splits, model, _ = build_run(config, folder=resources.folder)
     if accelerator.is_main_process:
         write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
     validate = {"test": splits.test} | ({"validation": splits.validation} if splits.validation else {})
     loop = partial(fit, validate=validate, resume=True, accelerator=accelerator, progress=resources.progress)
-    settings = build_fit_settings(config.training, config.seed, config.data.pixels)
-    recipe = build_recipe(config.recipe)
-    if recipe is None:
-        result = loop(model, splits.train, objective, settings, out=out)
-    else:
-        result = recipe(model, splits.train, objective, settings, fit=loop, out=out)
+    result = trained(model, splits.train, config, loop=loop, out=out)
     model.eval()
     record = make_record(
         "train",
@@ -129,7 +127,18 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         save_weights(model.network, out / WEIGHTS)
         record.write(out / RECORD)
     accelerator.wait_for_everyone()
-    return Run(model, record, config, out)
+    return Run(model, record, config, out, splits)
+
+
+def trained(
+    model: AdaptedClassifier, data: ImageDataset, config: RunConfig, *, loop: Callable[..., FitResult], out: Path
+) -> FitResult:
+    """Train a model on images as the configuration says: by the loop, or by the recipe that calls it."""
+    settings = build_fit_settings(config.training, config.seed, config.data.pixels)
+    objective, recipe = build_objective(config.terms, data), build_recipe(config.recipe)
+    if recipe is None:
+        return loop(model, data, objective, settings, out=out)
+    return recipe(model, data, objective, settings, fit=loop, out=out)
 
 
 def _results(model: AdaptedClassifier, splits: Splits) -> dict[str, Any]:

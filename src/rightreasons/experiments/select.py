@@ -20,18 +20,15 @@ from rightreasons.core import Batch, MissingAnnotation, TrainingDiverged
 from rightreasons.data import DATASETS, DecoyDataset, ImageDataset, Subset, Wrapper, swapped
 from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import (
-    build_fit_settings,
     build_model,
-    build_objective,
-    build_recipe,
     build_training,
 )
 from rightreasons.experiments.config import RunConfig, as_dict
 from rightreasons.experiments.override import has_key, with_value
 from rightreasons.experiments.record import Record, environment, make_record
-from rightreasons.experiments.run import Resources, accelerator_for
+from rightreasons.experiments.run import Resources, accelerator_for, trained
 from rightreasons.models import AdaptedClassifier
-from rightreasons.training import FitResult, evaluate, fit
+from rightreasons.training import evaluate, fit
 
 KIND = "select"
 JUDGES = ("validation", "swap")
@@ -181,30 +178,15 @@ def try_candidate(config: RunConfig, select: Select, out: Path, resources: Resou
     more: dict[str, Any] = {"environment": environment(str(accelerator.device))}
     scores: list[float] = []
     try:
-        done = _trained(model, held.train, config, partial(fit, resume=True, accelerator=accelerator), out, resources)
+        # As a run of the table trains, but with nothing to validate on.
+        loop = partial(fit, resume=True, accelerator=accelerator, progress=resources.progress)
+        done = trained(model, held.train, config, loop=loop, out=out)
     except TrainingDiverged as error:
         return make_record(KIND, select.described(config), {"score": None, "diverged": str(error)}, **more)
     scores = judge(model, held, select)
     results = {"score": min(scores), "scores": scores, "images": len(held.held_out)}
     more |= {"history": done.history, "seconds": done.seconds}
     return make_record(KIND, select.described(config), results, **more)
-
-
-def _trained(
-    model: AdaptedClassifier,
-    data: ImageDataset,
-    config: RunConfig,
-    loop: Callable[..., FitResult],
-    out: Path,
-    resources: Resources,
-) -> FitResult:
-    """As a run of the table trains, but with nothing to validate on."""
-    settings = build_fit_settings(config.training, config.seed, config.data.pixels)
-    objective, recipe = build_objective(config.terms, data), build_recipe(config.recipe)
-    loop = partial(loop, progress=resources.progress)
-    if recipe is None:
-        return loop(model, data, objective, settings, out=out)
-    return recipe(model, data, objective, settings, fit=loop, out=out)
 
 
 def judge(model: AdaptedClassifier, held: Held, select: Select) -> list[float]:

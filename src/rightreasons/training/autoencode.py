@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from rightreasons.core import Batch, Classifier, CorruptData, ResumeRefused
 from rightreasons.core.hooks import modes_kept
+from rightreasons.core.tensors import weights_digest
 from rightreasons.counterfactuals.search import lead_of
 from rightreasons.data.dataset import ImageDataset, stream
 from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
@@ -135,7 +135,8 @@ def fit_generator(
         CorruptData: The file is damaged.
     """
     settings = settings or GeneratorSettings()
-    told = f"{type(generator).__name__} against {fingerprint(model.network)} and {fingerprint(autoencoder)}"
+    against = " and ".join(weights_digest(network)[:16] for network in (model.network, autoencoder))
+    told = f"{type(generator).__name__} against {against}"
     with modes_kept(model.network), modes_kept(autoencoder):
         model.network.eval()
         autoencoder.eval()
@@ -193,15 +194,6 @@ def reproduced(network: Autoencoder | VAE, images: Tensor, target: Int[Tensor, "
     """The images as an autoencoder reproduces them, a conditional one under these classes."""
     out: Tensor = network(images, target) if isinstance(network, VAE) else network(images)
     return out
-
-
-def fingerprint(network: nn.Module) -> str:
-    """The first sixteen digits of a SHA-256 over the names and numbers of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in packable(network.state_dict()).items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 class _Run:

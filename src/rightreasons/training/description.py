@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rightreasons.core.tensors import content
+
 _DEEPEST = 5
 """Objects inside objects are told up to this depth: a user's own may lead back to themselves."""
 
@@ -68,9 +70,8 @@ def _each(members: Sequence[object], named: Mapping[str, object], depth: int) ->
 
 
 def _array(values: Tensor) -> str:
-    content = values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     shape = "x".join(map(str, values.shape)) or "scalar"
-    return f"tensor {shape} {str(values.dtype).removeprefix('torch.')} {_short(content)}"
+    return f"tensor {shape} {str(values.dtype).removeprefix('torch.')} {_short(content(values))}"
 
 
 def _function(function: FunctionType, depth: int) -> str:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from rightreasons.core.tensors import weights_digest
 from rightreasons.data import ImageDataset
 from rightreasons.data.download import default_cache
 from rightreasons.models import AdaptedClassifier
@@ -20,7 +21,6 @@ from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
 from rightreasons.training.autoencode import (
     AutoencodeSettings,
     GeneratorSettings,
-    fingerprint,
     fit_autoencoder,
     fit_generator,
 )
@@ -66,7 +66,7 @@ def learnt_parts(
         parts["autoencoder"] = judge
     if "generator" in needed:
         network = partial(ClassGenerator, classes=len(training.classes))
-        against = f"generator {fingerprint(model.network)}"
+        against = f"generator {weights_digest(model.network)[:16]}"
 
         def fit(
             generator: ClassGenerator, data: ImageDataset, settings: AutoencodeSettings, *, checkpoint: Path

@@ -168,7 +168,7 @@ def carry_out(task: Task, *, out: Path, resources: Resources) -> Record:
     except TrainingDiverged as error:
         found = {"message": str(error), "seed": task.config.seed}
         return make_record(DIVERGED, as_dict(task.config), found, environment=environment(device_name(resources)))
-    splits = build_data(task.config.data, seed=task.config.data_seed, folder=resources.folder)
+    splits = run.splits or build_data(task.config.data, seed=task.config.data_seed, folder=resources.folder)
     found = assessment(run.model, splits, task.config, unseen=task.unseen)
     return replace(run.record, results={**run.record.results, "assessment": found})
 

@@ -42,6 +42,16 @@ from rightreasons.training.settings import FitSettings, held_back
 from rightreasons.training.weights import Target, weight_of
 
 
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What a revision works on, and at which layer."""
+
+    data: ImageDataset
+    objective: Objective
+    settings: FitSettings
+    layer: str
+
+
 @dataclass(frozen=True)
 class ClArC(Recipe):
     """Train, find the artifact's directions at a layer from the training images, then revise.
@@ -107,33 +117,27 @@ class ClArC(Recipe):
         if self.epochs_before != 0:
             epochs = settings.epochs if self.epochs_before is None else self.epochs_before
             stages.train("plain", data, objective, replace(settings, epochs=epochs))
-        found = self._found(stages, data, layer, settings.seed)
+        work = _Work(data, objective, settings, layer)
+        found = self._found(stages, work)
         device = device_of(model)
         found = Artifact(found.basis.to(device), found.places.to(device))
         shift = ((found.places - found.middle) @ found.basis.mT).norm(dim=1).mean()
-        report = [{**self._told(stages, data, found, layer), "shift": float(shift)}]
+        report = [{**self._told(stages, work, found), "shift": float(shift)}]
         # What comes next goes on from here.
         stages.initial = {name: value.clone() for name, value in model.state_dict().items()}
-        self._revise(stages, data, objective, settings, found, layer)
-        return stages.ended([*report, self._told(stages, data, found, layer, revised=True)])
+        self._revise(stages, work, found)
+        return stages.ended([*report, self._told(stages, work, found, revised=True)])
 
     @abstractmethod
-    def _revise(
-        self,
-        stages: Stages,
-        data: ImageDataset,
-        objective: Objective,
-        settings: FitSettings,
-        found: Artifact,
-        layer: str,
-    ) -> None:
+    def _revise(self, stages: Stages, work: _Work, found: Artifact) -> None:
         """Change the trained model."""
 
     def _read(self, activations: Tensor, found: Artifact) -> Tensor:
         """The layer's activations as what lies behind it gets them, after the revision."""
         return activations
 
-    def _found(self, stages: Stages, data: ImageDataset, layer: str, seed: int) -> Artifact:
+    def _found(self, stages: Stages, work: _Work) -> Artifact:
+        data, layer, seed = work.data, work.layer, work.settings.seed
         setting = f"{self.artifact} {self.directions} {self.rank} {layer} {seed}"
 
         def make() -> Tensor:
@@ -149,9 +153,8 @@ class ClArC(Recipe):
         rows = stages.kept("plain", "directions.safetensors", made_of, make)
         return Artifact(rows[: self.rank], rows[self.rank :])
 
-    def _told(
-        self, stages: Stages, data: ImageDataset, found: Artifact, layer: str, *, revised: bool = False
-    ) -> dict[str, float]:
+    def _told(self, stages: Stages, work: _Work, found: Artifact, *, revised: bool = False) -> dict[str, float]:
+        data, layer = work.data, work.layer
         model, basis = stages.model, found.basis.cpu()
         activations = activations_of(model, data, layer)
         if revised:
@@ -196,22 +199,15 @@ class RRClArCRecipe(ClArC):
         Term(RRClArC(torch.ones(1, 1)), weight)
         _check_epochs(self.epochs_after)
 
-    def _revise(
-        self,
-        stages: Stages,
-        data: ImageDataset,
-        objective: Objective,
-        settings: FitSettings,
-        found: Artifact,
-        layer: str,
-    ) -> None:
+    def _revise(self, stages: Stages, work: _Work, found: Artifact) -> None:
+        objective = work.objective
         if "rr_clarc" in objective.terms:
             raise ValueError("RRClArCRecipe brings a term 'rr_clarc' of its own: expected no other of that name")
-        term = Term(RRClArC(found.basis.cpu(), layer=layer), weight_of(self.weight))
+        term = Term(RRClArC(found.basis.cpu(), layer=work.layer), weight_of(self.weight))
         revised = replace(objective, terms={**objective.terms, "rr_clarc": term})
-        kept = frozen_below(stages.model, layer, _some(data)) if self.freeze else nullcontext()
+        kept = frozen_below(stages.model, work.layer, _some(work.data)) if self.freeze else nullcontext()
         with kept:
-            stages.train("revised", data, revised, _for_epochs(settings, self.epochs_after))
+            stages.train("revised", work.data, revised, _for_epochs(work.settings, self.epochs_after))
 
 
 @dataclass(frozen=True)
@@ -227,17 +223,9 @@ class PClArC(ClArC):
     known to be the clean one.
     """
 
-    def _revise(
-        self,
-        stages: Stages,
-        data: ImageDataset,
-        objective: Objective,
-        settings: FitSettings,
-        found: Artifact,
-        layer: str,
-    ) -> None:
-        inputs = _some(data).to(device_of(stages.model))
-        fold(stages.model, layer, Projection(found.basis, found.middle), inputs)
+    def _revise(self, stages: Stages, work: _Work, found: Artifact) -> None:
+        inputs = _some(work.data).to(device_of(stages.model))
+        fold(stages.model, work.layer, Projection(found.basis, found.middle), inputs)
 
     def _read(self, activations: Tensor, found: Artifact) -> Tensor:
         moved: Tensor = Projection(found.basis.cpu(), found.middle.cpu())(activations)
@@ -265,18 +253,10 @@ class AClArC(ClArC):
         super().__post_init__()
         _check_epochs(self.epochs_after)
 
-    def _revise(
-        self,
-        stages: Stages,
-        data: ImageDataset,
-        objective: Objective,
-        settings: FitSettings,
-        found: Artifact,
-        layer: str,
-    ) -> None:
-        model = stages.model
-        with frozen_below(model, layer, _some(data)), substituted(model.network, layer, moved_in(model.network, found)):
-            stages.train("revised", data, objective, _for_epochs(settings, self.epochs_after))
+    def _revise(self, stages: Stages, work: _Work, found: Artifact) -> None:
+        model, moved = stages.model, moved_in(stages.model.network, found)
+        with frozen_below(model, work.layer, _some(work.data)), substituted(model.network, work.layer, moved):
+            stages.train("revised", work.data, work.objective, _for_epochs(work.settings, self.epochs_after))
 
 
 def moved_in(network: nn.Module, found: Artifact) -> Callable[[Tensor], Tensor]:

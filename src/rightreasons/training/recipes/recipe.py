@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rightreasons.core import CorruptData
+from rightreasons.core.tensors import weights_digest
 from rightreasons.data.dataset import ImageDataset
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import write_whole
@@ -153,12 +154,6 @@ def figures(model: AdaptedClassifier, data: ImageDataset, result: FitResult) -> 
     taken: Mapping[str, float] = result.history[(result.best_epoch or 0) - 1] if result.history else {}
     held_out = {name: value for name, value in taken.items() if name.startswith("validation")}
     return {"train_accuracy": evaluate(model, data).accuracy, **held_out}
-
-
-def weights_digest(model: AdaptedClassifier) -> str:
-    """SHA-256 over all weights and buffers."""
-    values = (value.detach().cpu().contiguous().view(-1) for value in model.state_dict().values())
-    return hashlib.sha256(b"".join(value.view(torch.uint8).numpy().tobytes() for value in values)).hexdigest()
 
 
 def _digest(parts: Sequence[str]) -> str:
