@@ -29,7 +29,10 @@ Data = Annotated[
 Test = Annotated[str | None, typer.Option(help="Folder to test on; without it a fifth of an image folder is held out.")]
 Decoy = Annotated[
     str | None,
-    typer.Option(help="decoy/rrr, decoy/typology, decoy/cdep, decoy/r4, decoy/color, decoy/texture, decoy/wallpaper."),
+    typer.Option(
+        help="decoy/rrr, decoy/typology, decoy/cdep, decoy/r4, decoy/color, decoy/tag, decoy/texture or "
+        "decoy/wallpaper."
+    ),
 ]
 Resize = Annotated[int | None, typer.Option(help="Side that the images of a folder are resized to.")]
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of the images of a folder.")]

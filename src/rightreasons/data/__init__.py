@@ -40,6 +40,7 @@ from rightreasons.data.selection import OfClasses, drawn
 from rightreasons.data.splits import split, split_as_held
 from rightreasons.data.squares import squares
 from rightreasons.data.stamps import STAMPS, Stamps
+from rightreasons.data.tag import TagDecoy, TagProtocol
 from rightreasons.data.toy_colors import toy_colors
 
 __all__ = [
@@ -70,6 +71,8 @@ __all__ = [
     "Split",
     "Stamps",
     "Subset",
+    "TagDecoy",
+    "TagProtocol",
     "TextureProtocol",
     "WithAnnotations",
     "WithMasks",

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from rightreasons.core import Batch, MissingAnnotation
 from rightreasons.data.dataset import ImageDataset, Wrapper, stream
-from rightreasons.data.decoys import PatchDecoy, blocks
+from rightreasons.data.decoyed import blocks
+from rightreasons.data.decoys import PatchDecoy
+from rightreasons.data.tag import TagDecoy
 
 MaskControl = Literal["zero", "random", "wrong", "incomplete"]
 
@@ -130,7 +132,7 @@ class Annotated(Wrapper):
 def patch_size(data: ImageDataset) -> int | None:
     """Side of the decoy's patch, however many wrappers lie around it; ``None`` without one."""
     while isinstance(data, Wrapper):
-        if isinstance(data, PatchDecoy):
+        if isinstance(data, PatchDecoy | TagDecoy):
             return data.settings.size
         data = data.data
     return None

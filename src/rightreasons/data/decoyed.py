@@ -71,3 +71,13 @@ def require_unit_range(data: ImageDataset) -> None:
     """
     if data.pixel_range != (0.0, 1.0):
         raise ValueError(f"expected pixels in [0, 1] under a decoy, got {data.pixel_range}; rescale afterwards")
+
+
+def blocks(
+    top: Int[Tensor, " batch"], left: Int[Tensor, " batch"], size: int, shape: tuple[int, int]
+) -> Bool[Tensor, "batch 1 height width"]:
+    """A square in each image, by its upper left pixel."""
+    rows = torch.arange(shape[0]) - top.view(-1, 1)
+    columns = torch.arange(shape[1]) - left.view(-1, 1)
+    inside_rows, inside_columns = ((offset >= 0) & (offset < size) for offset in (rows, columns))
+    return (inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1)).unsqueeze(1)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from rightreasons.core import Batch
 from rightreasons.data.dataset import ImageDataset, Split, Wrapper, stream
-from rightreasons.data.decoyed import DecoyDataset, other_class, require_unit_range
+from rightreasons.data.decoyed import DecoyDataset, blocks, other_class, require_unit_range
 from rightreasons.data.pasted import PastedDecoy, TextureProtocol
+from rightreasons.data.tag import TagDecoy, TagProtocol
 
 LEVELS = 255
 SHADE_STEP = 25
@@ -61,13 +62,14 @@ class ColorProtocol:
     source: str
 
 
-DECOYS: Mapping[str, PatchProtocol | ColorProtocol | TextureProtocol] = MappingProxyType(
+DECOYS: Mapping[str, PatchProtocol | ColorProtocol | TextureProtocol | TagProtocol] = MappingProxyType(
     {
         "decoy/rrr": PatchProtocol(4, "random", "patch", "Ross et al. 2017, arXiv:1703.03717, Decoy MNIST"),
         "decoy/typology": PatchProtocol(4, "random", "patch", "Friedrich et al. 2023, arXiv:2203.03668, Decoy-MNIST"),
         "decoy/cdep": PatchProtocol(5, "inverted", "corners", "Rieger et al. 2020, arXiv:1909.13584, DecoyMNIST"),
         "decoy/r4": PatchProtocol(4, "other", "patch", "R4, TMLR 2025, arXiv:2506.19680, Decoy-MNIST"),
         "decoy/color": ColorProtocol("Rieger et al. 2020, arXiv:1909.13584, ColorMNIST"),
+        "decoy/tag": TagProtocol(5, 0.95, "ours"),
         "decoy/texture": TextureProtocol(48, 0.9, "ours, in the place of the two data sets of RES (Gao et al. 2022)"),
         "decoy/wallpaper": TextureProtocol(
             224, 0.95, "ours, after the Waterbirds of Sagawa et al. 2020, arXiv:1911.08731", backgrounds="wallpapers"
@@ -215,8 +217,8 @@ def decoy(
         data: Images with pixels in [0, 1] and at most ten classes.
         protocol: One of ``DECOYS``.
         split: Whether the decoy tells the class (``train``) or misleads (``test``), whatever images are given.
-        seed: Of corners and greys; ``decoy/color`` draws nothing.
-        size: Side of the patch, if not the protocol's; small images need a smaller one. The name tells it. Under
+        seed: Of corners, greys and tags; ``decoy/color`` draws nothing.
+        size: Side of the patch or tag, if not the protocol's; small images need a smaller one. The name tells it. Under
             ``decoy/texture``, the side of the canvas.
         foreground: Pixels of the clean image above this value, outside the mask, become ``relevant``. Under
             ``decoy/texture``, they are the object.
@@ -230,23 +232,27 @@ def decoy(
         raise ValueError(f"expected split train or test, got {split!r}")
     if len(data.classes) > MOST_CLASSES:
         raise ValueError(f"expected at most {MOST_CLASSES} classes for a decoy, got {len(data.classes)}")
+    made = _made(data, protocol, split=split, seed=seed, size=size, foreground=foreground)
+    made.protocol = protocol
+    return made
+
+
+def _made(
+    data: ImageDataset, protocol: str, *, split: Split, seed: int, size: int | None, foreground: float | None
+) -> DecoyDataset:
     settings = DECOYS[protocol]
-    made: DecoyDataset
     if isinstance(settings, ColorProtocol):
         if size is not None or foreground is not None:
             raise ValueError(f"expected neither size nor foreground for {protocol}, which has no patch")
-        made = ColorDecoy(data, settings, split=split, change=f"{protocol} ({split})")
-    elif isinstance(settings, TextureProtocol):
-        settings = settings if size is None else replace(settings, size=size)
-        change = f"{protocol} ({split}, seed {seed}, {settings.size}x{settings.size})"
-        made = PastedDecoy(data, settings, split=split, seed=seed, foreground=foreground, change=change)
-    else:
-        note = "" if size is None else f", {size}x{size}"
-        settings = settings if size is None else replace(settings, size=size)
-        change = f"{protocol} ({split}, seed {seed}{note})"
-        made = PatchDecoy(data, settings, split=split, seed=seed, foreground=foreground, change=change)
-    made.protocol = protocol
-    return made
+        return ColorDecoy(data, settings, split=split, change=f"{protocol} ({split})")
+    told = settings.size if isinstance(settings, TextureProtocol) and size is None else size
+    change = f"{protocol} ({split}, seed {seed}" + ("" if told is None else f", {told}x{told}") + ")"
+    settings = settings if size is None else replace(settings, size=size)
+    if isinstance(settings, TextureProtocol):
+        return PastedDecoy(data, settings, split=split, seed=seed, foreground=foreground, change=change)
+    if isinstance(settings, TagProtocol):
+        return TagDecoy(data, settings, split=split, seed=seed, foreground=foreground, change=change)
+    return PatchDecoy(data, settings, split=split, seed=seed, foreground=foreground, change=change)
 
 
 def swapped(data: ImageDataset, seed: int = 0) -> ImageDataset:
@@ -260,16 +266,6 @@ def swapped(data: ImageDataset, seed: int = 0) -> ImageDataset:
     if isinstance(data, Wrapper):
         return data.over(swapped(data.data, seed))
     raise ValueError(f"expected data with a decoy, got {data.name}")
-
-
-def blocks(
-    top: Int[Tensor, " batch"], left: Int[Tensor, " batch"], size: int, shape: tuple[int, int]
-) -> Bool[Tensor, "batch 1 height width"]:
-    """A square in each image, by its upper left pixel."""
-    rows = torch.arange(shape[0]) - top.view(-1, 1)
-    columns = torch.arange(shape[1]) - left.view(-1, 1)
-    inside_rows, inside_columns = ((offset >= 0) & (offset < size) for offset in (rows, columns))
-    return (inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1)).unsqueeze(1)
 
 
 def hues(number: int) -> Float[Tensor, "colors 3"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rightreasons.data.arrays import ArrayDataset
 from rightreasons.data.dataset import ImageDataset, Split, stream
-from rightreasons.data.decoys import blocks
+from rightreasons.data.decoyed import blocks
 
 SIDE = 64
 CLASS_SIDE, CONFOUNDER_SIDE = 10, 24

@@ -11,7 +11,7 @@ from typing import Any
 
 from rightreasons.attribution import GradCAM
 from rightreasons.core import Attribution, DataUnavailable
-from rightreasons.data import DECOYS, WITHOUT_SIGN, ImageDataset, PatchProtocol
+from rightreasons.data import DECOYS, WITHOUT_SIGN, ImageDataset, PatchProtocol, TagProtocol
 from rightreasons.experiments.build import build_attribution, build_data, build_objective, title_of
 from rightreasons.experiments.config import Masks, RecipeConfig, RunConfig, as_dict, parse_run
 from rightreasons.experiments.proof import Proof, figures
@@ -122,7 +122,7 @@ def control_arms(revised: RunConfig) -> dict[str, RunConfig]:
     """
     if not revised.uses_masks:
         return {}
-    patched = isinstance(DECOYS.get(revised.data.decoy), PatchProtocol)
+    patched = isinstance(DECOYS.get(revised.data.decoy), PatchProtocol | TagProtocol)
     kinds = {name: masks for name, masks in CONTROLS.items() if patched or masks != "wrong"}
     return {name: replace(revised, data=replace(revised.data, masks=masks)) for name, masks in kinds.items()}
 
