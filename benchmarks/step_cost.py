@@ -14,6 +14,7 @@ import json
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure import processor, timed
@@ -22,6 +23,7 @@ from workloads import Run
 
 from rightreasons.attribution import ExpectedGradients, GradCAM, IntegratedGradients, Saliency, SmoothGrad
 from rightreasons.core import Batch, ExplanationLoss
+from rightreasons.data import Augmentation
 from rightreasons.models import LeNet, adapt
 from rightreasons.supervision import (
     CDEP,
@@ -41,11 +43,12 @@ from rightreasons.training.objective import Objective, Term, TrainingStep
 
 @dataclass(frozen=True)
 class Case:
-    """A loss, the floor by counting passes, and what was asked of it."""
+    """A loss, or an augmentation in its place, the floor by counting passes, and what was asked of it."""
 
-    loss: ExplanationLoss
+    loss: ExplanationLoss | None
     floor: float | None = None
     at_most: float | None = None
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,17 @@ def cases() -> dict[str, Case]:
         "TAP()": Case(TAP(), 1.0, 1.15),
         "Counterexamples(share=1)": Case(Counterexamples(share=1.0), 2.0, 1.6),
         "Counterexamples(share=0.5)": Case(Counterexamples(share=0.5), 1.5, 1.6),
+        "noise in place": in_place(irrelevant="uniform"),
+        "noise in place, shifts": in_place(irrelevant="uniform", shift=1),
+        "swapped, borrowed": in_place(irrelevant="swapped", borrow=4, grow=1),
     }
-    covered = {type(case.loss) for case in chosen.values()}
+    covered = {type(case.loss) for case in chosen.values() if case.loss}
     return chosen | {f"{loss.__name__}()": Case(loss()) for loss in LOSSES.values() if loss not in covered}
+
+
+def in_place(**settings: Any) -> Case:
+    """Irrelevant pixels replaced at each step: nothing more runs through the network."""
+    return Case(None, 1.0, 1.5, Augmentation(**settings))
 
 
 def path(points: int) -> float:
@@ -135,7 +146,7 @@ def share_behind_the_map() -> float:
     return counted["Linear"] / sum(counted.values())
 
 
-def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, channels_last: bool = False) -> Run:
+def step(batch: Batch, case: Case, *, plainly: bool = False, channels_last: bool = False) -> Run:
     """A training step of a new LeNet, the same for all.
 
     Written plainly, the explanation takes a forward pass of its own and ``loss.backward()`` fills every leaf; the loop
@@ -146,19 +157,22 @@ def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, c
     if channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = adapt(network)
-    training = TrainingStep(model, Objective({"term": Term(loss)} if loss else {})).train()
+    training = TrainingStep(model, Objective({"term": Term(case.loss)} if case.loss else {})).train()
+    generator = torch.Generator().manual_seed(0)
     weights = list(training.parameters())
     # So small a rate that the last round meets the weights of the first.
     optimizer = torch.optim.Adam(weights, lr=1e-9, fused=True)
 
     def shared() -> None:
         optimizer.zero_grad(set_to_none=True)
-        training(batch)["loss"].backward(inputs=weights)
+        given = case.augmentation(batch, generator) if case.augmentation else batch
+        training(given)["loss"].backward(inputs=weights)
         optimizer.step()
 
     def alone() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(training.objective(model, batch, model(batch.inputs))["loss"])
+        given = case.augmentation(batch, generator) if case.augmentation else batch
+        torch.autograd.backward(training.objective(model, given, model(given.inputs))["loss"])
         optimizer.step()
 
     return alone if plainly else shared
@@ -166,9 +180,9 @@ def step(batch: Batch, loss: ExplanationLoss | None, *, plainly: bool = False, c
 
 def measure(batch: Batch, listed: dict[str, Case], rounds: int, *, channels_last: bool) -> tuple[float, list[Row]]:
     """Milliseconds of a plain step, and a row a case: rounds of (plain, case, case written plainly) for each case."""
-    plain = step(batch, None, channels_last=channels_last)
+    plain = step(batch, Case(None), channels_last=channels_last)
     steps = {
-        name: [step(batch, case.loss, plainly=plainly, channels_last=channels_last) for plainly in (False, True)]
+        name: [step(batch, case, plainly=plainly, channels_last=channels_last) for plainly in (False, True)]
         for name, case in listed.items()
     }
     pairs: dict[str, list[tuple[tuple[float, float], ...]]] = {name: [] for name in listed}
