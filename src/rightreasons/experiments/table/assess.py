@@ -6,7 +6,6 @@ Measured on the test images after training; nothing is chosen by it.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -32,6 +31,7 @@ from rightreasons.metrics import (
     MaskRecall,
     prediction_change,
 )
+from rightreasons.metrics.probe import linear_probe
 from rightreasons.models import AdaptedClassifier
 from rightreasons.training.evaluation import device_of, evaluate, modes_kept
 from rightreasons.training.recipes.dfr import features, last_layer
@@ -170,7 +170,8 @@ def probe(model: AdaptedClassifier, splits: Splits, config: RunConfig, *, images
     values = [features(model, layer, part) for part in (fitted, tested)]
     bearing = [decoy_class(part) for part in (fitted, tested)]
     chance = float(bearing[1].bincount().max()) / len(bearing[1])
-    return {"probe": _linear_accuracy(values[0], bearing[0], values[1], bearing[1]), "probe_chance": chance}
+    read = linear_probe(values[0], bearing[0])(values[1])
+    return {"probe": float((read == bearing[1]).double().mean()), "probe_chance": chance}
 
 
 def as_in_training(data: ImageDataset, config: RunConfig) -> ImageDataset:
@@ -191,17 +192,3 @@ def decoy_class(data: ImageDataset) -> Int[Tensor, " images"]:
     if group is None:
         raise ValueError(f"expected data with a decoy, got {data.name}")
     return group % len(data.classes)
-
-
-def _linear_accuracy(values: Tensor, target: Tensor, test_values: Tensor, test_target: Tensor) -> float:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    mean, spread = values.mean(dim=0), values.std(dim=0)
-    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
-    machine = LogisticRegression(max_iter=300)
-    with warnings.catch_warnings():
-        # The last digits of a probe's weights are of no interest.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        machine.fit(((values - mean) / spread).numpy(), target.numpy())
-    return float(machine.score(((test_values - mean) / spread).numpy(), test_target.numpy()))

@@ -16,6 +16,7 @@ from rightreasons.core.hooks import modes_kept
 from rightreasons.data.dataset import ImageDataset, stream
 from rightreasons.data.groups import groups_of
 from rightreasons.data.randomize import Randomizing, randomized
+from rightreasons.metrics.probe import linear_probe
 from rightreasons.models import AdaptedClassifier
 from rightreasons.supervision import RRClArC
 from rightreasons.training.evaluation import device_of
@@ -192,19 +193,13 @@ def probe_accuracy(
     Every second image of each class and value fits the probe, a logistic regression on standardized features; the
     others judge it. Chance is 1 over the number of values; NaN where too few images are there to ask.
     """
-    from sklearn.linear_model import LogisticRegression
-
     cells = [((target == c) & (value == v)).nonzero().squeeze(1) for c in _distinct(target) for v in _distinct(value)]
     fitted = torch.cat([rows[::2] for rows in cells])
     judged = [rows[1::2] for rows in cells if len(rows) > 1]
     rows = fitted[even_cells(target[fitted], value[fitted])]
     if not len(rows) or not judged:
         return float("nan")
-    values = activations.double()
-    center, spread = values[rows].mean(dim=0), values[rows].std(dim=0)
-    standardized = ((values - center) / torch.where(spread > 1e-6, spread, 1.0)).numpy()
-    machine = LogisticRegression(max_iter=1000, random_state=0).fit(standardized[rows], value[rows].numpy())
-    right = torch.as_tensor(machine.predict(standardized)) == value
+    right = linear_probe(activations[rows], value[rows])(activations) == value
     return float(torch.stack([right[cell].double().mean() for cell in judged]).mean())
 
 
