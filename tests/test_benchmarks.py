@@ -91,8 +91,8 @@ def test_a_bar_that_is_missed_is_said(script):
 def test_the_cost_of_a_step_can_be_taken(script):
     costs = script("step_cost")
     batch, cases = costs.random_batch(2), costs.cases()
-    for loss in (None, cases["RRR()"].loss):
-        assert all(seconds >= 0 for seconds in costs.timed(costs.step(batch, loss)))
+    for case in (costs.Case(None), cases["RRR()"], cases["swapped, borrowed"]):
+        assert all(seconds >= 0 for seconds in costs.timed(costs.step(batch, case)))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))

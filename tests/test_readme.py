@@ -16,7 +16,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.slow
 def test_the_library_example_repairs_the_model():
     names: dict[str, object] = {}
     exec(BLOCKS[0], names)

@@ -174,7 +174,6 @@ FAMILIES = {"saliency", "integrated_gradients", "guided_backprop", "lrp", "deep_
 @pytest.mark.parametrize(
     "method", [pytest.param(name, marks=[] if name in FAMILIES else [pytest.mark.slow]) for name in METHODS]
 )
-@pytest.mark.slow
 def test_a_call_leaves_no_tensor_behind(method, count_new_tensors):
     attribution, model, (inputs, target) = make(method), adapt(network(ASKS_FOR.get(method, "relu"))), images()
     attribution(model, inputs, target)

@@ -64,7 +64,6 @@ def test_a_budget_of_time_ends_with_the_best_found(digits_runs, tmp_path):
     assert "not valid: best found" in (tmp_path / "index.html").read_text()
 
 
-@pytest.mark.slow
 def test_pictures_of_ones_own_and_weights_without_training_images(project):
     said = cli("train", "--data", "photos", "--model", "net.py:build", "--epochs", 1, *CPU, "--out", "run")
     assert said.code == 0, said

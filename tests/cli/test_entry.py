@@ -80,7 +80,6 @@ def test_wrong_usage_exits_with_2_and_names_the_option(arguments, told):
     assert "Traceback" not in said.err
 
 
-@pytest.mark.slow
 def test_output_in_a_file_has_no_control_characters(tmp_path):
     said = shell(
         "train", "--data", "digits", "--model", "mlp", "--epochs", "2", "--out", tmp_path / "run", FORCE_COLOR=""

@@ -39,9 +39,7 @@ def started(out):
     return process
 
 
-@pytest.mark.parametrize(
-    "kind", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)], ids=["ctrl-c", "killed"]
-)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_the_same_command_goes_on_and_ends_in_the_same_weights(tmp_path, uninterrupted, kind):
     process = started(tmp_path / "run")
     process.send_signal(kind)

@@ -47,9 +47,7 @@ def test_a_finished_command_does_nothing_twice(uninterrupted, digits_runs):
     assert {path: path.stat().st_mtime_ns for path in (out / "shards").iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=["ctrl-c", "killed"]
-)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_the_same_command_goes_on_and_ends_in_the_same_bytes(uninterrupted, digits_runs, tmp_path, kind):
     out = tmp_path / "maps"
     usual = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}

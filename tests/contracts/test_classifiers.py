@@ -100,7 +100,6 @@ def test_ablation_and_score_cam_take_the_lead_on_every_way(net):
             torch.testing.assert_close(lead[k : k + 1], alone, rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.slow
 @every_method
 def test_a_class_an_image_equals_one_image_at_a_time(method):
     attribution = make(method)
@@ -154,7 +153,6 @@ def made_for_one_batch(kind: str, batch: Batch):
     return lambda rows: condition(adapt(WithText(network("relu"))), text[rows])
 
 
-@pytest.mark.slow
 @every_metric
 @pytest.mark.parametrize("kind", ["contrast", "text"])
 def test_a_metric_meets_each_image_with_what_belongs_to_it(name, kind):
@@ -167,7 +165,6 @@ def test_a_metric_meets_each_image_with_what_belongs_to_it(name, kind):
     torch.testing.assert_close(together, torch.cat(apart))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("score", [None, *READINGS])
 @pytest.mark.parametrize("name", [name for name, kind in METRICS.items() if issubclass(kind, Faithfulness)])
 def test_faithfulness_to_a_contrast_is_that_to_a_network_of_two_classes(name, score):

@@ -48,7 +48,6 @@ def test_every_table_names_only_what_exists(name):
     assert plan.description.endswith(".")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arm"), [(name, arm) for name in BEGUN for arm in read_table(name).base])
 def test_a_run_of_a_table_can_be_begun(name, arm):
     config = read_table(name).base[arm]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rightreasons.core import CorruptData, ResumeRefused
+from rightreasons.core.tensors import weights_digest
 from rightreasons.data.arrays import ArrayDataset
 from rightreasons.models import adapt
 from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
@@ -13,7 +14,6 @@ from rightreasons.training.autoencode import (
     AutoencodeSettings,
     GeneratorSettings,
     evidence,
-    fingerprint,
     fit_autoencoder,
     fit_generator,
 )
@@ -144,7 +144,7 @@ def test_a_file_of_another_run_and_a_damaged_one_are_refused(tmp_path):
 def test_a_generator_learns_to_flip_a_classifier_that_stays_as_it_is():
     network = Sides().train()
     model, data = adapt(nn.Sequential(nn.Identity(), network), layer="0"), bars()
-    before, generator = fingerprint(network), seeded(lambda: ClassGenerator(SHAPE, 2, widths=(4, 8, 8)))
+    before, generator = weights_digest(network), seeded(lambda: ClassGenerator(SHAPE, 2, widths=(4, 8, 8)))
     settings = GeneratorSettings(epochs=25, batch_size=16, lr=1e-2, nearness=0.001, plausibility=0.0)
     losses = fit_generator(generator, model, seeded(lambda: Autoencoder(SHAPE)), data, settings)
     assert losses[-1] < 0.5 * losses[0]
@@ -153,14 +153,14 @@ def test_a_generator_learns_to_flip_a_classifier_that_stays_as_it_is():
         predicted = model(batch.inputs).argmax(dim=1)
         flipped = model(generator(batch.inputs, 1 - predicted)).argmax(dim=1) == 1 - predicted
     assert flipped.float().mean() > 0.9
-    assert fingerprint(network) == before
+    assert weights_digest(network) == before
     assert network.gain.grad is None
     assert network.training
 
 
 def test_a_fingerprint_is_that_of_the_weights():
     one, other = vae(), vae()
-    assert fingerprint(one) == fingerprint(other)
+    assert weights_digest(one) == weights_digest(other)
     with torch.no_grad():
         next(other.parameters()).add_(1e-3)
-    assert fingerprint(one) != fingerprint(other)
+    assert weights_digest(one) != weights_digest(other)

@@ -97,7 +97,6 @@ def test_every_method_gives_one_value_a_token_and_padding_none(method):
         assert (values[PADDING] == 0).all()
 
 
-@pytest.mark.slow
 @every_method
 def test_a_text_among_others_has_the_map_it_has_alone(method):
     net = network()

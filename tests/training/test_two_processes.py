@@ -51,7 +51,6 @@ def test_the_gradient_is_that_of_the_joint_batch(launched):
     torch.testing.assert_close(joint, case.gradient(), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.slow
 def test_accuracy_is_that_of_one_process_within_the_spread_of_seeds(launched):
     single = [case.train(seed, Accelerator(cpu=True))[1].history[-1]["test_accuracy"] for seed in (0, 1, 2)]
     double = launched[1][0]["history"][-1]["test_accuracy"]

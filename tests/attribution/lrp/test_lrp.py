@@ -37,7 +37,6 @@ def close(found, expected, tolerance: float = 1e-10):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance * float(expected.detach().abs().max()))
 
 
-@pytest.mark.slow
 @every_composite
 @every_network
 def test_the_gradient_of_a_loss_on_the_map_agrees_with_central_differences(name, composite):

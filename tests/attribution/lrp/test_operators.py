@@ -339,7 +339,6 @@ def test_torchscript_is_refused():
         LRP()(model, inputs, target)
 
 
-@pytest.mark.slow
 def test_a_compiled_network_is_explained_as_it_was_written():
     net, (inputs, target) = (
         nn.Sequential(nn.Flatten(), nn.Linear(288, 3), nn.ReLU(), nn.Linear(3, 3)).double(),

@@ -65,7 +65,6 @@ def said(model, how, features):
     return np.stack([-scores, scores], axis=1) if how == "decision_function" else scores[:, None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(HEADS))
 def test_a_head_says_what_the_model_says_and_its_shapley_values_are_exact(name):
     model, classes, how = HEADS[name]

@@ -110,7 +110,6 @@ def pooled_and_read(x):
     return torch.cat([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], dim=1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(OPERATORS))
 def test_operators_are_exact_over_any_way_and_gradients_over_a_short_one(name):
     model, (inputs, target) = adapt(Between(OPERATORS[name])), images(2)

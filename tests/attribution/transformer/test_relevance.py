@@ -108,7 +108,6 @@ def test_torchs_module_and_its_decomposition_give_the_same_map(method):
     torch.testing.assert_close(METHODS[method](adapt(net), inputs, target), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.slow
 @every_method
 @every_network
 def test_the_gradient_of_a_loss_on_the_map_agrees_with_central_differences(method, name):
