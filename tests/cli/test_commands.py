@@ -160,8 +160,19 @@ def test_data_are_described_and_drawn(project):
     for word in ("24", "6", "left, right", "irrelevant", "fingerprint", "3 x 12 x 12"):
         assert word in said.out
     assert width_of("new/sheet.png") > SIDE
-    assert cli("data", "photos", "--test", "photos").out.count("30") == 2
+    line = next(
+        line for line in cli("data", "photos", "--test", "photos").out.splitlines() if line.startswith("images ")
+    )
+    assert line.split()[1:] == ["30", "30"]
     assert "1 x 8 x 8" in cli("data", "photos", "--resize", 8, "--channels", 1).out
+
+
+def test_how_many_masks_there_are_is_told(project):
+    for mask in sorted(Path("photos").glob("*/*relevant/*.png"))[2:]:
+        mask.unlink()
+    lines = cli("data", "photos", "--test", "photos").out.splitlines()
+    assert next(line for line in lines if line.startswith("annotated")).split()[1:] == ["2", "2"]
+    assert next(line for line in lines if line.startswith("with a mark")).split()[3:] == ["2", "2"]
 
 
 def test_a_home_folder_is_found_where_the_shell_did_not(project, monkeypatch):

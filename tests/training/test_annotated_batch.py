@@ -9,10 +9,11 @@ from torch import nn
 
 from rightreasons.core import MissingAnnotation
 from rightreasons.data import Augmentation, WithMasks
+from rightreasons.data.marks import annotated_images
 from rightreasons.models import adapt
 from rightreasons.supervision import RRR
 from rightreasons.training import FitSettings, Objective, Term, fit
-from rightreasons.training.loading import annotated_images, epoch_order
+from rightreasons.training.loading import epoch_order
 
 QUICK = FitSettings(epochs=2, batch_size=16, lr=0.01, annotated_batch=8)
 RIGHT = Objective({"rrr": Term(RRR(), 0.1)})

@@ -201,7 +201,7 @@ def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -
         if chosen is None and upright != first:
             raise CorruptData(
                 f"{entry.image} is {_measure(upright)}, but {entries[0].image} is {_measure(first)}: "
-                "give size= to resize all"
+                "resize all alike, with --resize 64 or size=64"
             )
         for mask in filter(None, entry.masks):
             _check_mask_size(mask, entry.image, stored, upright)

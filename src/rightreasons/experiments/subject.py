@@ -9,6 +9,7 @@ import torch
 
 from rightreasons.core import BadModel, CorruptData
 from rightreasons.data import DATASETS, ImageDataset
+from rightreasons.data.marks import marks
 from rightreasons.experiments.build import build_data, build_model, open_folder, shown
 from rightreasons.experiments.config import DataConfig, ModelConfig
 from rightreasons.experiments.run import RECORD, Resources, Run, accelerator_for, load_run
@@ -128,6 +129,7 @@ def describe(data: ImageDataset) -> dict[str, str]:
     """What is in a data set, in words."""
     first = data[0]
     kinds = [kind for kind in ("relevant", "irrelevant") if getattr(first, kind) is not None]
+    annotated, marked = (f"{int(found.sum()):,}" for found in marks(data))
     channels, height, width = data.shape
     counts = torch.bincount(data.target, minlength=len(data.classes))
     return {
@@ -138,5 +140,7 @@ def describe(data: ImageDataset) -> dict[str, str]:
         "classes": f"{len(data.classes)}: {', '.join(data.classes[:10])}" + (", ..." if len(data.classes) > 10 else ""),
         "images a class": f"{int(counts.min()):,} to {int(counts.max()):,}",
         "masks": ", ".join(kinds) or "none",
+        "annotated": annotated,
+        "with a mark": marked,
         "fingerprint": data.fingerprint()[:16],
     }

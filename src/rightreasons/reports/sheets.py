@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from PIL import Image
+from torch import Tensor
 
 from rightreasons.core import Batch
 from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
+from rightreasons.data.marks import marks
 from rightreasons.experiments import Revealed
 from rightreasons.reports.figures import Array, Heatmap, contact_sheet, figure
 
@@ -44,12 +47,21 @@ def picture_figure(found: Revealed, *, title: str, against: str = "", overlay: b
 
 
 def data_sheet(data: ImageDataset, *, seed: int = 0) -> Image.Image:
-    """Some images, drawn at random, with their masks and classes."""
-    order = torch.randperm(len(data), generator=stream(seed, "sheet"))
-    batch = data.batch(order[:SHOWN].sort().values)
+    """Some images, drawn at random, with their masks and classes; half of them with a mask, where there are as many."""
+    batch = data.batch(_some(data, seed))
     masks = {"relevant": batch.relevant, "irrelevant": batch.irrelevant}
     maps = {name: Heatmap(mask[:, 0].numpy()) for name, mask in masks.items() if mask is not None}
     return contact_sheet(pictures(batch, data.pixel_range), maps, [data.classes[int(t)] for t in batch.target])
+
+
+def _some(data: ImageDataset, seed: int) -> Int[Tensor, " shown"]:
+    """The positions of the images to show, in their order."""
+    order = torch.randperm(len(data), generator=stream(seed, "sheet"))
+    if data[0].relevant is not None or data[0].irrelevant is not None:
+        marked = marks(data)[1][order]
+        half = SHOWN // 2
+        order = torch.cat([order[marked][:half], order[~marked], order[marked][half:]])
+    return order[:SHOWN].sort().values
 
 
 def pictures(batch: Batch, pixel_range: tuple[float, float]) -> list[Array]:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from rightreasons.core import Batch, ResumeRefused, TrainingDiverged
 from rightreasons.data.dataset import ImageDataset
+from rightreasons.data.marks import annotated_images
 from rightreasons.models import AdaptedClassifier, check_fits
 from rightreasons.models.checkpoints import fill
 from rightreasons.training.checkpoint import FILE_NAME, Progress, finite, load_checkpoint, save_checkpoint
 from rightreasons.training.evaluation import evaluate, modes_kept
-from rightreasons.training.loading import annotated_images, epoch_order, fetch, seed_generators, share, stream_seed
+from rightreasons.training.loading import epoch_order, fetch, seed_generators, share, stream_seed
 from rightreasons.training.monitor import Bar, Meter, can_defer, deferred_interrupt
 from rightreasons.training.objective import Objective, TrainingStep
 from rightreasons.training.schedule import Watched, rate

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rightreasons.core import Batch, MissingAnnotation
+from rightreasons.core import Batch
 from rightreasons.data.dataset import ImageDataset, whole
 
 
@@ -51,27 +51,6 @@ def epoch_order(
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
     return batches
-
-
-def annotated_images(data: ImageDataset, chunk: int = 256) -> Int[Tensor, " annotated"]:
-    """The positions of the annotated images with a marked pixel, or of all annotated ones where no pixel is marked.
-
-    Each image is read once.
-
-    Raises:
-        MissingAnnotation: No image is annotated.
-    """
-    annotated, marked = (torch.zeros(len(data), dtype=torch.bool) for _ in range(2))
-    for rows in torch.split(torch.arange(len(data)), chunk):
-        batch = data.batch(rows)
-        masks = [mask.flatten(1) for mask in (batch.relevant, batch.irrelevant) if mask is not None]
-        if masks:
-            annotated[rows] = batch.annotated_rows()
-            marked[rows] = batch.annotated_rows() & (torch.cat(masks, dim=1) > 0).any(dim=1)
-    found = (marked if bool(marked.any()) else annotated).nonzero().squeeze(1)
-    if not len(found):
-        raise MissingAnnotation(f"annotated images are to be drawn at every step, and {data.name} has none")
-    return found
 
 
 def share(rows: Int[Tensor, " batch"], process: int, processes: int) -> Int[Tensor, " share"]:
