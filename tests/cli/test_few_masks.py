@@ -69,3 +69,10 @@ def test_which_pixels_without_by_what_is_refused(few, tmp_path, flag):
     said = cli("revise", few, flag, 1, "--out", tmp_path / "run")
     assert said.code == 2
     assert "--irrelevant swapped" in said.mistake
+
+
+def test_a_weight_that_follows_the_task_is_told_to_end_near_0_after_a_finished_run(few, tmp_path):
+    said, _ = revise(few, tmp_path / "on", "--weight", "balance")
+    assert "--fresh, or a number" in " ".join(said.out.split())
+    said, _ = revise(few, tmp_path / "anew", "--weight", "balance", "--fresh")
+    assert "or a number" not in said.out

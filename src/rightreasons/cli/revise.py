@@ -91,4 +91,9 @@ def revise(
     )
     told = loss or weight or attribution or not config.training.augmentation.get("irrelevant")
     config = with_term(config, (loss or "rrr") if told else None, weight, attribution)
+    if not fresh and any(isinstance(term.weight, str) for term in config.terms.values()):
+        show.note(
+            "a weight that follows the task's pull ends near 0 where training goes on from a finished run, of which "
+            "the task has little left to pull at: take --fresh, or a number"
+        )
     show.run_table(train_run(config, out, Resources(device, data_folder, show.progress(quiet))))
