@@ -76,3 +76,17 @@ def test_a_weight_that_follows_the_task_is_told_to_end_near_0_after_a_finished_r
     assert "--fresh, or a number" in " ".join(said.out.split())
     said, _ = revise(few, tmp_path / "anew", "--weight", "balance", "--fresh")
     assert "or a number" not in said.out
+
+
+def test_revising_without_a_word_still_takes_the_loss(few, tmp_path):
+    """Also where the run replaced pixels already."""
+    revise(few, tmp_path / "swapped", "--irrelevant", "uniform")
+    _, record = revise(tmp_path / "swapped", tmp_path / "again")
+    assert list(record["config"]["terms"]) == ["rrr"]
+    assert record["config"]["training"]["augmentation"]["irrelevant"] == "uniform"
+
+
+def test_drawn_images_without_anything_to_look_at_them_are_refused(tmp_path):
+    said = cli("train", "--data", "digits", "--annotated-batch", 8, "--out", tmp_path / "run")
+    assert said.code == 2
+    assert "--loss" in said.mistake

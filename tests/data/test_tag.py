@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from rightreasons.data import DECOYS, ArrayDataset, decoy
+from rightreasons.data import DECOYS, ArrayDataset, Subset, WithMasks, decoy, groups_of
 from rightreasons.data.controls import patch_size
 from rightreasons.data.dataset import whole
+from rightreasons.data.decoys import unrelated
+from rightreasons.data.groups import signs_of
 
 
 def images(count=4000, classes=5, side=20, channels=1):
@@ -56,6 +58,35 @@ def test_swapped_images_have_a_tag_where_they_had_none():
     assert whole_of(kept).inputs.equal(whole_of(data).inputs)
 
 
+def test_signs_and_groups_are_what_can_be_seen():
+    data = tagged("test")
+    assert (data.signs, data.sign.bool().tolist()) == (2, bears(data).tolist())
+    inside = Subset(data, torch.arange(100))
+    assert groups_of(inside).equal(data.target[:100] * 2 + data.sign[:100])
+    assert signs_of(inside) == 2
+
+
+def test_an_unrelated_tag_says_nothing_of_the_class():
+    data = unrelated(Subset(tagged(), torch.arange(3000)), seed=3)
+    sign, half = groups_of(data) % 2, data.target < 3
+    assert sign[half].float().mean() == pytest.approx(0.5, abs=0.05)
+    assert sign[~half].float().mean() == pytest.approx(0.5, abs=0.05)
+    assert bears(data).equal(sign.bool())
+
+
+def test_another_seed_puts_it_elsewhere():
+    one, other = tagged(seed=1), tagged(seed=2)
+    assert not one.top.equal(other.top)
+    assert not one.left.equal(other.left)
+    assert not one.top.equal(one.left)
+
+
+def test_a_wrong_mask_never_meets_the_tag():
+    small = tagged(data=images(300, side=11), size=3)
+    wrong = whole_of(WithMasks(small, "wrong")).irrelevant > 0
+    assert not (wrong & (whole_of(small).irrelevant > 0)).any()
+
+
 def test_the_seed_alone_decides_and_every_channel_bears_it():
     assert whole_of(tagged(seed=1)).inputs.equal(whole_of(tagged(seed=1)).inputs)
     assert not whole_of(tagged(seed=1)).inputs.equal(whole_of(tagged(seed=2)).inputs)
@@ -74,9 +105,11 @@ def test_another_size_and_sizes_that_do_not_fit():
     assert "3x3" in small.name
     assert patch_size(small) == 3
     assert patch_size(tagged()) == DECOYS["decoy/tag"].size
-    for size in (2, 16):
-        with pytest.raises(ValueError, match="tag of 3 to 15 pixels"):
+    for size in (2, 8):
+        with pytest.raises(ValueError, match="tag of 3 to 7 pixels"):
             tagged(size=size)
+    with pytest.raises(ValueError, match="at least 11x11"):
+        tagged(data=images(10, side=10), size=3)
     with pytest.raises(ValueError, match="two classes"):
         tagged(data=images(4, classes=1))
 

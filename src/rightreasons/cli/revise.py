@@ -89,7 +89,7 @@ def revise(
         model=replace(base.config.model, weights=start),
         training=randomizing(training, irrelevant, borrow, grow),
     )
-    told = loss or weight or attribution or not config.training.augmentation.get("irrelevant")
+    told = loss or weight or attribution or irrelevant is None
     config = with_term(config, (loss or "rrr") if told else None, weight, attribution)
     if not fresh and any(isinstance(term.weight, str) for term in config.terms.values()):
         show.note(

@@ -63,6 +63,8 @@ def with_term(config: RunConfig, loss: str | None, weight: str | None, attributi
     if loss is None:
         if weight is not None or attribution is not None:
             raise ValueError("--weight and --attribution belong to a --loss")
+        if config.training.annotated_batch and not (config.terms or config.training.augmentation.get("borrow")):
+            raise ValueError("annotated images are drawn for a --loss, or to --borrow their masks; name one of them")
         return config
     term = TermConfig(loss=loss, weight=1.0 if weight is None else _number(weight), attribution=attribution or "")
     return replace(config, terms={loss: term})
@@ -78,10 +80,11 @@ def randomizing(config: TrainingConfig, irrelevant: str | None, borrow: int | No
     if not told:
         return config
     moves = {**config.augmentation, **told}
-    if not moves.get("irrelevant"):
+    if moves.get("irrelevant", "keep") == "keep":
         raise ValueError("--borrow and --grow say which pixels to replace; say by what: --irrelevant swapped")
-    drawn = config.annotated_batch or (config.batch_size if moves.get("borrow") else 0)
-    return replace(config, augmentation=moves, annotated_batch=drawn)
+    if moves.get("borrow") and not config.annotated_batch:
+        config = replace(config, annotated_batch=config.batch_size)
+    return replace(config, augmentation=moves)
 
 
 def with_recipe(config: RecipeConfig, name: str | None) -> RecipeConfig:

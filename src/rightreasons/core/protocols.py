@@ -173,6 +173,8 @@ class ExplanationLoss(ABC):
     attribution: Attribution | None = None
     differentiates: ClassVar[bool] = False
     """Whether a loss without an attribution differentiates the pass itself, so that it must reach the images."""
+    counts_annotated: ClassVar[bool] = True
+    """Whether it is a mean over annotated images; over all of them, where it needs no masks."""
 
     def tapped(self, model: Classifier) -> tuple[str, ...]:
         """The layers whose activations the loss itself asks the training pass for, beside those of its attribution."""
@@ -201,6 +203,9 @@ class Metric(ABC):
     ) -> Float[Tensor, " batch"]:
         """One score an image."""
 
+
+LATER = "later"
+"""Metadata of a dataclass's field that older checkpoints do not tell; at its default a method is what it was."""
 
 ANY_OTHER = -1
 """A target of a counterfactual: whichever class is not the predicted one."""

@@ -29,6 +29,16 @@ class DecoyDataset(Wrapper):
     shown: Int[Tensor, " images"]
 
     @property
+    def signs(self) -> int:
+        """How many signs can be told apart; one a class, if not less."""
+        return len(self.classes)
+
+    @property
+    def sign(self) -> Int[Tensor, " images"]:
+        """Which of them each image bears."""
+        return self.shown
+
+    @property
     def clean(self) -> ImageDataset:
         """The images without the decoy."""
         return self.data
@@ -46,6 +56,13 @@ class DecoyDataset(Wrapper):
         other.shown = other_class(self.shown, len(self.classes), stream(seed, "swap"))
         other._wrap(self.data)
         return other
+
+    def unrelated(self, seed: int = 0) -> DecoyDataset:
+        """The same images, each with a sign from which its class cannot be told; for probes of the sign.
+
+        Where there are as many signs as classes, another class's says next to nothing of its own.
+        """
+        return self.swapped(seed)
 
     @abstractmethod
     def patch(self, index: Int[Tensor, " batch"]) -> Bool[Tensor, "batch 1 height width"]:

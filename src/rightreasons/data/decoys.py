@@ -10,7 +10,7 @@ is asked for.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -261,10 +261,23 @@ def swapped(data: ImageDataset, seed: int = 0) -> ImageDataset:
     Raises:
         ValueError: There is no decoy in it.
     """
+    return _with_decoy(data, lambda found: found.swapped(seed))
+
+
+def unrelated(data: ImageDataset, seed: int = 0) -> ImageDataset:
+    """The same data with signs that say nothing of the class, see :meth:`DecoyDataset.unrelated`.
+
+    Raises:
+        ValueError: There is no decoy in it.
+    """
+    return _with_decoy(data, lambda found: found.unrelated(seed))
+
+
+def _with_decoy(data: ImageDataset, change: Callable[[DecoyDataset], DecoyDataset]) -> ImageDataset:
     if isinstance(data, DecoyDataset):
-        return data.swapped(seed)
+        return change(data)
     if isinstance(data, Wrapper):
-        return data.over(swapped(data.data, seed))
+        return data.over(_with_decoy(data.data, change))
     raise ValueError(f"expected data with a decoy, got {data.name}")
 
 

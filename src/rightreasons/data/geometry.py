@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.core import Batch
+from rightreasons.core.protocols import LATER
 from rightreasons.data.elastic import displacements
 from rightreasons.data.randomize import Randomizing, randomized
 
@@ -56,8 +57,8 @@ class Augmentation:
     irrelevant: Literal["keep", "uniform", "swapped"] = "keep"
     low: float = 0.0
     high: float = 1.0
-    borrow: int = 0
-    grow: int = 0
+    borrow: int = field(default=0, metadata={LATER: True})
+    grow: int = field(default=0, metadata={LATER: True})
     elastic: float = 0.0
     elastic_smoothness: float = 4.0
 

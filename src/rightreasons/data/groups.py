@@ -42,19 +42,26 @@ class Grouped(Wrapper):
 def groups_of(data: ImageDataset) -> Int[Tensor, " images"] | None:
     """The group of each image; ``None`` where the images have none.
 
-    Under a decoy it is ``class * number of classes + class whose sign the image bears``, whatever groups the images
-    inside have. Otherwise it is what the data set itself says (``Batch.group``).
+    Under a decoy it is ``class * number of signs + sign that the image bears``, whatever groups the images inside
+    have. Otherwise it is what the data set itself says (``Batch.group``).
     """
     if isinstance(data, Grouped | ArrayDataset):
         return data.group
     if isinstance(data, DecoyDataset):
-        return data.target * len(data.classes) + data.shown
+        return data.target * data.signs + data.sign
     if isinstance(data, Subset):
         inside = groups_of(data.data)
         return None if inside is None else inside[data.index]
     if isinstance(data, Wrapper) and len(data) == len(data.data):
         return groups_of(data.data)
     return _read(data)
+
+
+def signs_of(data: ImageDataset) -> int:
+    """How many signs a decoy has, where :func:`groups_of` counts by them; else as many as there are classes."""
+    if isinstance(data, DecoyDataset):
+        return data.signs
+    return signs_of(data.data) if isinstance(data, Wrapper) else len(data.classes)
 
 
 def required_groups(data: ImageDataset, user: str) -> Int[Tensor, " images"]:

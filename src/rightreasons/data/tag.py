@@ -15,6 +15,8 @@ from rightreasons.data.decoyed import DecoyDataset, blocks, require_unit_range
 
 MARGIN, PLACES = 2, 4
 """Pixels between the tag's last place and the edge, and how many places there are along each axis."""
+LEAST = 3
+"""Pixels of a ring with a center."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,14 @@ class TagDecoy(DecoyDataset):
         change: str,
     ) -> None:
         _, height, width = data.shape
-        if not 3 <= settings.size <= min(height, width) - MARGIN - PLACES + 1:
-            most = min(height, width) - MARGIN - PLACES + 1
+        # Above and left of all places there must be as much room again, so that it is a corner.
+        most = (min(height, width) - MARGIN - PLACES + 1) // 2
+        if most < LEAST:
+            raise ValueError(f"expected images of at least 11x11 pixels for a tag, got {height}x{width}")
+        if not LEAST <= settings.size <= most:
             raise ValueError(
-                f"expected a tag of 3 to {most} pixels for images of {height}x{width}, got {settings.size}: choose "
-                "another with size="
+                f"expected a tag of {LEAST} to {most} pixels for images of {height}x{width}, got {settings.size}: "
+                "choose another with size="
             )
         self.settings, self.split, self.source, self.foreground = settings, split, settings.source, foreground
         classes = len(data.classes)
@@ -86,18 +91,38 @@ class TagDecoy(DecoyDataset):
 
     def patch(self, index: Int[Tensor, " batch"]) -> Bool[Tensor, "batch 1 height width"]:
         """Where each image's tag is; nowhere, where it has none."""
-        bears = (self.shown[index] < self.half).view(-1, 1, 1, 1)
+        bears = self.sign[index].bool().view(-1, 1, 1, 1)
         return self._block(index, 0) & bears
 
+    @property
+    def signs(self) -> int:
+        """Two: without the tag, and with it."""
+        return 2
+
+    @property
+    def sign(self) -> Int[Tensor, " images"]:
+        """1 where an image bears the tag."""
+        return (self.shown < self.half).long()
+
     def swapped(self, seed: int = 0) -> DecoyDataset:
-        """The same images, each with a tag where it had none, and without one where it had it.
+        """The same images, each with a tag where it had none, and without one where it had it; no seed changes that.
 
         Raises:
             ValueError: There is only one class.
         """
+        return self._bearing(
+            of_other_half(self.shown, len(self.classes), stream(seed, "swap")), f"swapped (seed {seed})"
+        )
+
+    def unrelated(self, seed: int = 0) -> DecoyDataset:
+        """The same images, half of which, whatever their class, bear the tag."""
+        bears = torch.rand(len(self), generator=stream(seed, "unrelated")) < 0.5
+        return self._bearing(torch.where(bears, 0, self.half), f"unrelated (seed {seed})")
+
+    def _bearing(self, shown: Int[Tensor, " images"], told: str) -> DecoyDataset:
         other = copy.copy(self)
-        other.change = f"{self.change}, swapped (seed {seed})"
-        other.shown = of_other_half(self.shown, len(self.classes), stream(seed, "swap"))
+        other.change = f"{self.change}, {told}"
+        other.shown = shown
         other._wrap(self.data)
         return other
 

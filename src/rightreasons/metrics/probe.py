@@ -32,7 +32,7 @@ def linear_probe(values: Float[Tensor, "images features"], target: Int[Tensor, "
     def standardized(features: Tensor) -> Tensor:
         return (features.double() - center) / spread
 
-    machine = LogisticRegression(max_iter=300, random_state=0)
+    machine = LogisticRegression(max_iter=1000, random_state=0)
     with warnings.catch_warnings():
         # The last digits of a probe's weights are of no interest.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -39,6 +39,8 @@ class RRClArC(ExplanationLoss):
         size: The squared derivative, its absolute value, or the squared cosine, which no scale of the gradient changes.
     """
 
+    counts_annotated: ClassVar[bool] = False
+
     differentiates: ClassVar[bool] = True
 
     directions: Float[Tensor, "directions features"] = field(repr=False)

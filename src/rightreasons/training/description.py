@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rightreasons.core.protocols import LATER
 from rightreasons.core.tensors import content
 
 _DEEPEST = 5
@@ -43,10 +44,14 @@ def described(value: object, depth: int = 0) -> str:
 
 
 def _settings(method: object) -> Iterator[tuple[str, object]]:
-    """What a ``repr`` shows, and tensors, which are kept out of it for their size alone."""
+    """What a ``repr`` shows, and tensors, which are kept out of it for their size alone.
+
+    Fields that came later are left out at their defaults, at which a method is what it was before.
+    """
     for item in fields(method):  # type: ignore[arg-type]
         value = getattr(method, item.name)
-        if item.repr or isinstance(value, Tensor | np.ndarray):
+        later = item.metadata.get(LATER, False) and value == item.default
+        if not later and (item.repr or isinstance(value, Tensor | np.ndarray)):
             yield item.name, value
 
 

@@ -168,7 +168,8 @@ class _Loop:
         self.held_back = held_back(model)
         self.generator = torch.Generator()
         # Without a loss or an augmentation that would look at them none are drawn.
-        self.drawn = settings.annotated_batch if objective.terms or settings.augmentation else 0
+        asked = bool(objective.terms) or getattr(settings.augmentation, "borrow", 0) > 0
+        self.drawn = settings.annotated_batch if asked else 0
         self.annotated = annotated_images(data) if self.drawn else torch.empty(0, dtype=torch.long)
         self.at = Progress()
         # Weights are partly updated: what a second Ctrl-C leaves must not be saved.
@@ -260,7 +261,8 @@ class _Loop:
                     stop_if_asked()
             finally:
                 at.meter = meter.state()
-        means = meter.means(self.across_processes) | meter.share(self.step.objective.terms)
+        counting = (name for name, term in self.step.objective.terms.items() if term.loss.counts_annotated)
+        means = meter.means(self.across_processes) | meter.share(counting, self.across_processes)
         lr = {"lr": rate(self.settings, self.watched, at.steps - 1, steps)} if self.settings.schedule else {}
         # On a CPU that others use too, only the time that this process worked tells what a step costs.
         cpu = {"cpu_seconds": time.process_time() - worked} if self.device.type == "cpu" else {}
@@ -285,7 +287,12 @@ class _Loop:
         seed_generators(stream_seed(*place), self.device)
         if settings.augmentation is not None:
             # A stream of its own: dropout must not follow from how an image was moved.
-            batch = settings.augmentation(batch, self.generator.manual_seed(stream_seed(*place, _AUGMENTATION)))
+            given, generator = len(batch), self.generator.manual_seed(stream_seed(*place, _AUGMENTATION))
+            batch = settings.augmentation(batch, generator)
+            if len(batch) != given:
+                raise ValueError(
+                    f"expected {given} images back from the augmentation, in their order, got {len(batch)}"
+                )
         drawn = self.drawn if self.step.objective.terms else 0
         # They have lent an augmentation their masks, and no loss would look at them.
         batch = batch[: len(batch) - self.drawn + drawn] if drawn < self.drawn else batch

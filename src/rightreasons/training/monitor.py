@@ -93,13 +93,13 @@ class Meter:
         sums, images = found[: len(names)], found[len(names) :]
         return {name: value / max(count, 1.0) for name, value, count in zip(names, sums, images, strict=True)}
 
-    def share(self, names: Iterable[str]) -> dict[str, float]:
+    def share(self, names: Iterable[str], total: Callable[[list[float]], list[float]] = list) -> dict[str, float]:
         """How many images these parts are means of, as a share of those of the loss, where it is not all of them.
 
-        A term counts annotated images alone, and where a step holds few of them it says little.
+        A term counts annotated images alone, and where a step holds few of them it says little. The smallest share of
+        all parts; ``total`` as in :meth:`means`.
         """
-        found = [self._images.get(name, 0) for name in names]
-        every = max(self._images.get("loss", 0), 1)
+        every, *found = total([float(self._images.get(name, 0)) for name in ("loss", *names)])
         return {"annotated_share": min(found) / every} if found and min(found) < every else {}
 
     def state(self) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class TrainingStep(nn.Module):
     def forward(self, batch: Batch, drawn: int = 0) -> dict[str, Float[Tensor, ""]]:
         """The total under ``loss``, the unweighted parts under their names, and weights that are found in training.
 
-        The last ``drawn`` images are there for the explanation losses alone; the task does not see them.
+        The last ``drawn`` images are there for the explanation losses alone; the task's loss does not count them.
         """
         if self._explains or self._layers:
             # A tensor of its own: the caller's is left alone, and every heatmap hangs on this one.

@@ -49,7 +49,8 @@ class FitSettings:
         monitor: What is to get better: the ``loss`` (cross-entropy) or the ``accuracy`` on the validation images.
         annotated_batch: Images with a mask that are drawn for the explanation losses at every step, by each process,
             beside the batch. Where few images are annotated a batch holds hardly any, and a loss on one or two says
-            little; the task never sees the images drawn. 0 draws none.
+            little. The task's loss does not count the images drawn; they share its forward pass, so a normalization
+            over the batch (BatchNorm) sees them too. 0 draws none.
 
     Raises:
         ValueError: A number out of range or an unknown name.

@@ -17,8 +17,8 @@ from rightreasons.attribution import GradCAM
 from rightreasons.core import Attribution, BadModel, Batch
 from rightreasons.data import DecoyDataset, ImageDataset, Subset, Wrapper, swapped
 from rightreasons.data.dataset import stream
-from rightreasons.data.decoys import DECOYS, decoy
-from rightreasons.data.groups import groups_of
+from rightreasons.data.decoys import DECOYS, decoy, unrelated
+from rightreasons.data.groups import groups_of, signs_of
 from rightreasons.experiments.build import Splits, build_attribution
 from rightreasons.experiments.config import RunConfig
 from rightreasons.experiments.select import bears_decoy
@@ -150,11 +150,11 @@ def batches(model: AdaptedClassifier, data: ImageDataset) -> Iterator[Batch]:
 
 
 def probe(model: AdaptedClassifier, splits: Splits, config: RunConfig, *, images: int = IMAGES) -> dict[str, Any]:
-    """How well a linear probe tells from the last features which class's decoy an image bears, and what chance is.
+    """How well a linear probe tells from the last features which sign of the decoy an image bears, and what chance is.
 
     The probe is a logistic regression on standardized features. It is fitted to held-out training images (to training
     images, where none are held out) and tested on test images; all bear the decoy as it is in training, of another
-    class than the one they had, so that the digit tells nothing. A model that ignores the decoy may still carry it.
+    class than the one they had, or a tag or none at random, so that the digit tells next to nothing. A model that ignores the decoy may still carry it.
 
     Returns:
         ``probe`` and ``probe_chance``; nothing for a network whose logits do not come out of a linear layer.
@@ -162,7 +162,7 @@ def probe(model: AdaptedClassifier, splits: Splits, config: RunConfig, *, images
     seed = config.data_seed
     source = splits.validation if splits.validation is not None else splits.train
     parts = [sample(source, PROBED, seed), as_in_training(sample(splits.test, images, seed), config)]
-    fitted, tested = (swapped(part, seed + 1) for part in parts)
+    fitted, tested = (unrelated(part, seed + 1) for part in parts)
     try:
         layer = last_layer(model, fitted)
     except BadModel:
@@ -187,8 +187,8 @@ def as_in_training(data: ImageDataset, config: RunConfig) -> ImageDataset:
 
 
 def decoy_class(data: ImageDataset) -> Int[Tensor, " images"]:
-    """Which class's decoy each image bears."""
+    """Which sign each image bears: which class's decoy, or whether a tag."""
     group = groups_of(data)
     if group is None:
         raise ValueError(f"expected data with a decoy, got {data.name}")
-    return group % len(data.classes)
+    return group % signs_of(data)
