@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from rightreasons.experiments import features
+from rightreasons.models import adapt
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALLEST = {
@@ -20,6 +24,29 @@ SMALLEST = {
     "second_order": ["layer_cam"],
     "shapley": ["LeNet", "DeepSHAP, one"],
 }
+
+FROZEN = """
+title = "Frozen"
+description = "Two heads."
+source = "our own"
+
+[run.data]
+name = "digits"
+images = 60
+test_images = 50
+seed = 0
+features = { trunk = "tiny", layer = "1" }
+
+[run.model]
+name = "attention_head"
+settings = { hidden = 0 }
+
+[run.training]
+epochs = 1
+
+[arms.dense.model.settings]
+hidden = 8
+"""
 
 
 @pytest.fixture
@@ -93,6 +120,20 @@ def test_the_cost_of_a_step_can_be_taken(script):
     batch, cases = costs.random_batch(2), costs.cases()
     for case in (costs.Case(None), cases["RRR()"], cases["swapped, borrowed"]):
         assert all(seconds >= 0 for seconds in costs.timed(costs.step(batch, case)))
+
+
+def test_the_variants_of_a_frozen_network_are_timed_beside_its_pass(script, monkeypatch, tmp_path, capsys):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, stride=4), torch.nn.ReLU())
+    monkeypatch.setattr(features, "TRUNKS", {"tiny": lambda: adapt(network, "1")})
+    monkeypatch.setenv("RIGHTREASONS_CACHE", str(tmp_path / "usual"))
+    (tmp_path / "frozen.toml").write_text(FROZEN)
+    found = script("attention_pass").main([str(tmp_path / "frozen.toml"), "--out", str(tmp_path / "told.json")])
+    assert set(found) == {"pass", "plain", "dense", "ratio"}
+    assert found["ratio"] == pytest.approx((found["plain"] + found["dense"]) / found["pass"])
+    assert json.loads((tmp_path / "told.json").read_text())["seconds"] == found
+    assert "the 2 variants" in capsys.readouterr().out
+    assert os.environ["RIGHTREASONS_CACHE"] == str(tmp_path / "usual")
+    assert not (tmp_path / "usual").exists()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))

@@ -54,6 +54,19 @@ class FeatureDataset(Wrapper):
         """The maps of these positions."""
         return replace(self.beside[index], inputs=self.maps[index], index=index)
 
+    def frozen_weights(self) -> int:
+        """The weights of the frozen network that run for an image; what lies behind its last layer is not counted."""
+        ran: set[nn.Module] = set()
+        handles = [m.register_forward_pre_hook(lambda module, _: ran.add(module)) for m in self.part.modules()]
+        try:
+            with modes_kept(self.part), torch.no_grad():
+                self.part.eval()
+                self.part(self.data.batch(torch.arange(1)).inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return sum(weight.numel() for module in ran for weight in module.parameters(recurse=False))
+
     def _wrap(self, data: ImageDataset) -> None:
         super()._wrap(data)
         self.maps = kept_features(self.part, data, self.folder)

@@ -16,7 +16,7 @@ from rightreasons.core.hooks import find_layer
 from rightreasons.data import ImageDataset
 from rightreasons.data.download import default_cache
 from rightreasons.data.features import FeatureDataset
-from rightreasons.models import AdaptedClassifier, efficientnet_lite0
+from rightreasons.models import BACKBONES, NORMALIZATIONS, AdaptedClassifier, backbone, efficientnet_lite0
 
 TRUNKS: Mapping[str, Callable[[], AdaptedClassifier]] = MappingProxyType({"efficientnet_lite0": efficientnet_lite0})
 """Trained networks whose weights come in packages, by name."""
@@ -27,20 +27,28 @@ class TrunkSettings:
     """Which frozen features stand in the place of the images.
 
     Attributes:
-        trunk: Name of a trained network.
-        layer: The layer whose output is taken.
-        side: Side to which images are enlarged first; 0 leaves them as they are.
+        trunk: Name of a trained network; without ``layer`` one of the backbones, with the weights it was trained to.
+        layer: The layer whose output is taken; empty takes the last map, activation and all.
+        side: Side to which images are resized first; 0 leaves them as they are, or for the last map takes the
+            network's own.
+        normalization: Of the last map: ``own``, or another custom whatever the network wants, see ``backbone``.
     """
 
     trunk: str
-    layer: str
+    layer: str = ""
     side: int = 0
+    normalization: str = "own"
 
     def __post_init__(self) -> None:
-        if self.trunk not in TRUNKS:
-            raise ValueError(f"no frozen trunk named {self.trunk!r}. There are: {', '.join(TRUNKS)}")
+        known = TRUNKS if self.layer else BACKBONES
+        if self.trunk not in known:
+            raise ValueError(f"no frozen trunk named {self.trunk!r}. There are: {', '.join(known)}")
         if self.side < 0:
             raise ValueError(f"expected a side of at least 0 pixels, got {self.side}")
+        if self.normalization not in ("own", *NORMALIZATIONS):
+            raise ValueError(f"expected own, {' or '.join(NORMALIZATIONS)}, got {self.normalization!r}")
+        if self.layer and self.normalization != "own":
+            raise ValueError(f"expected the network's own normalization with a layer, got {self.normalization!r}")
 
 
 class UpTo(nn.Module):
@@ -88,9 +96,18 @@ def with_features(data: ImageDataset, settings: TrunkSettings) -> ImageDataset:
 
     Raises:
         MissingExtra: The package with the trunk is not installed.
+        DataUnavailable: The trunk's weights cannot be fetched.
         BadModel: The trunk has no such layer, or it gives no maps.
     """
     with torch.random.fork_rng():
-        trunk = UpTo(TRUNKS[settings.trunk](), settings.layer, settings.side)
-    told = f"{settings.trunk} {settings.layer}" + (f" at {settings.side}" if settings.side else "")
+        trunk = _trunk(settings)
+    told = f"{settings.trunk} {settings.layer or 'last map'}" + (f" at {settings.side}" if settings.side else "")
     return FeatureDataset(data, trunk, default_cache() / "features", told=told)
+
+
+def _trunk(settings: TrunkSettings) -> nn.Module:
+    if settings.layer:
+        return UpTo(TRUNKS[settings.trunk](), settings.layer, settings.side)
+    return backbone(
+        settings.trunk, pretrained=True, normalization=settings.normalization, size=settings.side or None
+    ).eval()

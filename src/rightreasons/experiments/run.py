@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
 from rightreasons.core import BadModel, CorruptData, NotWritten, ResumeRefused
-from rightreasons.data import ImageDataset, groups_of
+from rightreasons.data import FeatureDataset, ImageDataset, Subset, groups_of
+from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import (
     Splits,
     build_fit_settings,
@@ -35,6 +37,8 @@ from rightreasons.training.checkpoint import FILE_NAME as CHECKPOINT
 RECORD = "record.json"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.toml"
+FITTED = 10_000
+"""So many training images, and as many held out, are looked at again when training is over."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +140,20 @@ def trained(
     """Train a model on images as the configuration says: by the loop, or by the recipe that calls it."""
     settings = build_fit_settings(config.training, config.seed, config.data.pixels)
     objective, recipe = build_objective(config.terms, data), build_recipe(config.recipe)
+    if recipe is not None and settings.annotated_batch:
+        raise ValueError("annotated_batch belongs to a run without a recipe, whose stages see images of their own")
     if recipe is None:
         return loop(model, data, objective, settings, out=out)
     return recipe(model, data, objective, settings, fit=loop, out=out)
 
 
 def _results(model: AdaptedClassifier, splits: Splits) -> dict[str, Any]:
+    held = {} if splits.validation is None else {"validation": fitted(model, splits.validation)}
     return {
         "test": scores(model, splits.test),
+        "train": fitted(model, splits.train),
+        **held,
+        "cost": weight_counts(model, splits.train),
         "classes": list(splits.train.classes),
         "shape": list(splits.train.shape),
         "layer": model.layer,
@@ -214,8 +224,31 @@ def make_folder(out: Path) -> None:
         raise NotWritten(f"cannot write into the folder {out}: permission denied")
 
 
+def fitted(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
+    """Accuracy and cross-entropy of the weights that were kept, on at most ``FITTED`` of the images."""
+    if len(data) > FITTED:
+        data = Subset(data, torch.randperm(len(data), generator=stream(0, "fitted"))[:FITTED].sort().values)
+    found = evaluate(model, data)
+    return {"accuracy": found.accuracy, "loss": _cross_entropy(found), "images": float(len(data))}
+
+
+def weight_counts(model: AdaptedClassifier, data: ImageDataset) -> dict[str, int]:
+    """The weights that run for an image, ``parameters``, and those of them that training changes, ``trainable``.
+
+    A frozen network whose features stand in the place of the images counts among the first.
+    """
+    own = list(model.network.parameters())
+    frozen = data.frozen_weights() if isinstance(data, FeatureDataset) else 0
+    trainable = sum(weight.numel() for weight in own if weight.requires_grad)
+    return {"parameters": frozen + sum(weight.numel() for weight in own), "trainable": trainable}
+
+
+def _cross_entropy(found: Evaluation) -> float:
+    return float(F.cross_entropy(found.logits.double(), found.target))
+
+
 def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
-    """Accuracy, macro F1 and the worst class's accuracy.
+    """Accuracy, cross-entropy, macro F1 and the worst class's accuracy.
 
     Where the images are of two groups or more (``groups_of``), also the accuracy of the worst one and the groups' mean.
     """
@@ -223,6 +256,7 @@ def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
     report = classification_report(found.predictions, found.target, classes=len(data.classes))
     return {
         "accuracy": report.accuracy,
+        "loss": _cross_entropy(found),
         "macro_f1": report.macro_f1,
         "worst_class": report.worst_class,
         "images": float(len(data)),

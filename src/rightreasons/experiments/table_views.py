@@ -23,6 +23,7 @@ from rightreasons.experiments.table.assess import SALIENCY, UNSEEN
 from rightreasons.experiments.table.running import unseen_explainer
 
 NOT_KEPT = "weights not kept"
+NO_IMAGES = "takes the features of a frozen network in the place of images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,9 @@ def table_views(
     seed = max(seeds, key=lambda s: sum(s in own for own in found.values()), default=0)
     runs = {name: load_run(own[seed]) for name, own in found.items() if seed in own}
     missing = {name: f"{NOT_KEPT} of seed {seed}" for name in arms if name not in runs}
-    if not runs:
+    missing |= {name: NO_IMAGES for name, run in runs.items() if run.config.data.features}
+    runs = {name: run for name, run in runs.items() if name not in missing}
+    if not runs or plan.plain.data.features:
         return TableViews(seed, "", (), (), {}, "", (), missing)
     return _Viewer(plan, runs, seed, resources).views(count, missing)
 

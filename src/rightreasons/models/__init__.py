@@ -27,6 +27,7 @@ from rightreasons.models.condition import condition
 from rightreasons.models.contrast import Contrast, contrast
 from rightreasons.models.embed import Embedded, embed
 from rightreasons.models.features import feature_maps
+from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.locate import MODELS, build
 from rightreasons.models.pretrained import SentenceClassifier, efficientnet_lite0, minilm
 from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet
@@ -42,6 +43,7 @@ __all__ = [
     "AdaptedClassifier",
     "Attached",
     "AttentionBlock",
+    "AttentionHead",
     "Autoencoder",
     "Backbone",
     "BackboneClassifier",
@@ -51,6 +53,7 @@ __all__ = [
     "Embedded",
     "GlobalContext",
     "LeNet",
+    "Lite0Tail",
     "Normalization",
     "PositionAttention",
     "Recorded",

@@ -16,6 +16,7 @@ from torch import nn
 
 from rightreasons.core import BadModel, Catalogue
 from rightreasons.models.backbones import BackboneClassifier
+from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.pooled import PooledCNN
 from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet
 
@@ -27,6 +28,8 @@ MODELS: Catalogue[nn.Module] = Catalogue(
     small_resnet=SmallResNet,
     backbone=BackboneClassifier,
     pooled_cnn=PooledCNN,
+    attention_head=AttentionHead,
+    efficientnet_lite0_tail=Lite0Tail,
 )
 
 

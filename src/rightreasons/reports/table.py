@@ -24,13 +24,14 @@ from rightreasons.experiments.table import (
     lacking,
     weight_verdicts,
 )
-from rightreasons.experiments.table.columns import GAIN, column_title, column_told
+from rightreasons.experiments.table.columns import GAIN, column_text, column_title, column_told, published_text
 from rightreasons.experiments.table_views import TableViews
 from rightreasons.metrics import SeedSummary
 from rightreasons.models.checkpoints import write_whole
 from rightreasons.reports.figures import color_bar_png, data_uri
 from rightreasons.reports.page import environment
 from rightreasons.reports.table_charts import Chart, Learned, forest, learned, varied
+from rightreasons.reports.table_front import Figure, pareto
 from rightreasons.reports.table_maps import MapRow, Pictured, map_rows, pictured
 from rightreasons.reports.table_verdict import Group, between_ends, leading, percent, verdict
 
@@ -144,6 +145,12 @@ class TablePage:
         return forest([group.row for group in self.sections[0].groups if group.row.seeds])
 
     @cached_property
+    def pareto(self) -> tuple[Figure, ...]:
+        """Accuracy over the number of weights and over seconds, where the table has the weights as a column."""
+        rows = [group.row for section in self.sections for group in section.groups if group.row.seeds]
+        return pareto(rows) if "parameters" in self.plan.columns else ()
+
+    @cached_property
     def learned(self) -> tuple[Learned, ...]:
         """The arms over the epochs; none where no run has two."""
         return learned([group.row for group in self.sections[0].groups])
@@ -220,6 +227,11 @@ class TablePage:
         return f"{told} of the protocol's {self.plan.seeds}" if counts != [self.plan.seeds] else told
 
     @property
+    def featured(self) -> bool:
+        """Whether every arm takes the features of a frozen network in the place of images."""
+        return all(row.config.data.features for row in self.rows)
+
+    @property
     def any_published(self) -> bool:
         """Whether a value was published for any arm of the protocol."""
         return any(line.published for chart in self.forest for line in chart.lines)
@@ -274,7 +286,7 @@ def _figure(found: SeedSummary | None, column: str) -> str:
         return ""
     if column in _MULTIPLES:
         return f"{found.mean:.2f}\N{MULTIPLICATION SIGN}"
-    return _signed(found.mean) if column.endswith(GAIN) else f"{found.mean:.1f}"
+    return _signed(found.mean) if column.endswith(GAIN) else column_text(column, found.mean, 1)
 
 
 def _interval(found: SeedSummary | None, column: str = "", *, digits: int = 1, sign: bool = False) -> str:
@@ -288,7 +300,13 @@ def render_table(page: TablePage) -> str:
     signed = set() if page.views is None else set(page.views.explainers.values())
     bars = {sign: data_uri(color_bar_png(signed=sign)) for sign in sorted(signed)}
     templates = environment(
-        column=_capital, told=column_told, figure=_figure, ends=_interval, signed=_signed, percent=percent
+        given=published_text,
+        column=_capital,
+        told=column_told,
+        figure=_figure,
+        ends=_interval,
+        signed=_signed,
+        percent=percent,
     )
     return templates.get_template("table.html").render(page=page, bars=bars, marks=MARKS, assessed=_TOLD)
 

@@ -104,9 +104,16 @@ def _close(best: Group, arms: Sequence[Group]) -> str:
     return f"{listed(near)} {'is' if len(near) == 1 else 'are'} not clearly behind it."
 
 
+def _names_no_mask(group: Group) -> bool:
+    """Whether the arm is a run that reads no masks, and has no control."""
+    return bool(group.row.records) and not (group.controls or group.itself or group.row.config.uses_masks)
+
+
 def _mask(best: Group, arms: Sequence[Group]) -> str:
     """What the controls say: of the first arm, and of the others."""
     telling = [group for group in arms if group.judged("behind", "as good", "too few seeds to tell")]
+    if arms and all(_names_no_mask(group) for group in arms):
+        return ""
     if not telling:
         return "No control tells yet whether it is the mask that helps." + _only_idle(best)
     said = [_helped(best)] if best in telling else ["No control of the first arm tells yet whether it is the mask."]

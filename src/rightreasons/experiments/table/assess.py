@@ -154,7 +154,8 @@ def probe(model: AdaptedClassifier, splits: Splits, config: RunConfig, *, images
 
     The probe is a logistic regression on standardized features. It is fitted to held-out training images (to training
     images, where none are held out) and tested on test images; all bear the decoy as it is in training, of another
-    class than the one they had, or a tag or none at random, so that the digit tells next to nothing. A model that ignores the decoy may still carry it.
+    class than the one they had, or a tag or none at random, so that the digit tells next to nothing. A model that
+    ignores the decoy may still carry it.
 
     Returns:
         ``probe`` and ``probe_chance``; nothing for a network whose logits do not come out of a linear layer.

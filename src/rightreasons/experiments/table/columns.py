@@ -10,6 +10,8 @@ from typing import Any
 
 from rightreasons.core import UnknownName
 
+COUNTED = 10_000
+"""Published values from here on are counts."""
 GAIN = "_gain"
 """Ends the name of a column that is the relative gain of another over plain, in per cent."""
 
@@ -24,6 +26,7 @@ class Column:
         key: In that part.
         told: What it is, for a caption.
         scale: What it is multiplied by: 100 for a share in per cent.
+        digits: Behind the point, where it is not what shares are printed with.
     """
 
     title: str
@@ -31,6 +34,7 @@ class Column:
     key: str
     told: str
     scale: float = 100.0
+    digits: int | None = None
 
     def of(self, results: Mapping[str, Any]) -> float:
         """The figure; NaN where an older record has none, or where it is not defined."""
@@ -42,6 +46,10 @@ def _assessed(title: str, key: str, told: str, scale: float = 100.0) -> Column:
     return Column(title, "assessment", key, told, scale)
 
 
+def _loss(title: str, part: str, images: str) -> Column:
+    return Column(title, part, "loss", f"mean cross-entropy on the {images}", 1.0, 4)
+
+
 COLUMNS: Mapping[str, Column] = MappingProxyType(
     {
         "accuracy": Column("accuracy", "test", "accuracy", "test accuracy in per cent"),
@@ -49,6 +57,25 @@ COLUMNS: Mapping[str, Column] = MappingProxyType(
         "macro_f1": Column("macro F1", "test", "macro_f1", "macro F1 on the test in per cent"),
         "average_group": Column(
             "average group", "test", "average_group", "test accuracy, the mean over groups, in per cent"
+        ),
+        "loss": _loss("loss", "test", "test images"),
+        "validation_accuracy": Column(
+            "validation accuracy", "validation", "accuracy", "accuracy on the held out images in per cent"
+        ),
+        "validation_loss": _loss("validation loss", "validation", "held out images"),
+        "train_accuracy": Column(
+            "train accuracy", "train", "accuracy", "accuracy in per cent on at most 10,000 training images"
+        ),
+        "train_loss": _loss("train loss", "train", "training images, at most 10,000 of them"),
+        "parameters": Column("parameters", "cost", "parameters", "weights, those of a frozen network too", 1.0, 0),
+        "trainable": Column("trainable", "cost", "trainable", "weights that training changes", 1.0, 0),
+        "seconds": Column(
+            "seconds",
+            "cost",
+            "seconds",
+            "wall seconds of the training alone, without the pass of a frozen network",
+            1.0,
+            1,
         ),
         "worst_group": Column("worst group", "test", "worst_group", "test accuracy of the worst group in per cent"),
         "swap": _assessed("swap", "swap", "share of test predictions that another class's decoy changes, in per cent"),
@@ -90,6 +117,17 @@ def column_told(name: str) -> str:
     """What it is, in words."""
     told = COLUMNS[name.removesuffix(GAIN)].told
     return f"relative gain over plain in per cent: {told}" if name.endswith(GAIN) else told
+
+
+def column_text(name: str, value: float, digits: int) -> str:
+    """A figure as it is printed: with the column's own digits, or else with these."""
+    own = None if name.endswith(GAIN) else COLUMNS[name].digits
+    return f"{value:.{digits}f}" if own is None else f"{value:,.{own}f}"
+
+
+def published_text(value: float) -> str:
+    """What others published, with the digits that it was given with; counts with commas."""
+    return f"{value:,.0f}" if abs(value) >= COUNTED else f"{value:g}"
 
 
 def value_of(name: str, results: Mapping[str, Any], plain: Mapping[str, Any] | None) -> float:

@@ -168,7 +168,7 @@ def _columns(own: Mapping[int, Record], plain: Mapping[int, Record], plan: Table
     """Each column over the seeds that have it; one that none has is left out."""
     found = {}
     for name in dict.fromkeys((*COLUMNS, *plan.columns, *(row.column for row in plan.published))):
-        values = [value_of(name, r.results, plain[s].results if s in plain else None) for s, r in own.items()]
+        values = [value_of(name, figures(r), figures(plain[s]) if s in plain else None) for s, r in own.items()]
         defined = [value for value in values if not math.isnan(value)]
         if defined:
             found[name] = mean_sd_interval(defined)
@@ -178,12 +178,17 @@ def _columns(own: Mapping[int, Record], plain: Mapping[int, Record], plan: Table
 def paired(own: Mapping[int, Record], other: Mapping[int, Record], column: str = "accuracy") -> SeedSummary | None:
     """The difference of two rows in a column, paired by seed; ``None`` without a common seed."""
     pairs = [
-        (value_of(column, r.results, None), value_of(column, other[s].results, None))
+        (value_of(column, figures(r), None), value_of(column, figures(other[s]), None))
         for s, r in own.items()
         if s in other
     ]
     found = [a - b for a, b in pairs if not math.isnan(a - b)]
     return mean_sd_interval(found) if found else None
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """The results of a run, and among its costs the seconds that it took, which are no result."""
+    return {**record.results, "cost": {**record.results.get("cost", {}), "seconds": record.seconds}}
 
 
 def last_of(records: Mapping[int, Record], key: str) -> float:
@@ -255,8 +260,9 @@ def _line(row: TableRow, names: Sequence[str]) -> list[str]:
 
 def _cited(value: PublishedValue) -> str:
     how_sure = MARKS[value.mark]
-    return f"{value.column} {value.value:g} ({value.source}{', ' * bool(how_sure)}{how_sure})"
+    return f"{value.column} {value.value:.10g} ({value.source}{', ' * bool(how_sure)}{how_sure})"
 
 
 def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6g}"
+    # Counts whole: six digits are too few for the weights of a network.
+    return "" if math.isnan(value) else f"{value:.0f}" if abs(value) >= 1e6 else f"{value:.6g}"
