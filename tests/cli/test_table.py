@@ -167,3 +167,48 @@ def test_what_a_table_cannot_have_is_said(invented, monkeypatch):
     bare = replace(made, plain=replace(made.plain, data=replace(made.plain.data, decoy="")))
     assert "no clean bound, as there is no decoy to leave out" in printed((bare, found), monkeypatch, 200)
     assert "no clean bound" not in printed(invented, monkeypatch, 200)
+
+
+def test_the_table_of_counterfactual_methods_goes_on_where_it_was_and_fits_the_terminal(tmp_path, monkeypatch):
+    from rightreasons.experiments import ModelConfig, TrainingConfig
+    from rightreasons.experiments.counterfactual import MethodsProtocol
+
+    small = MethodsProtocol(
+        data=("digits",),
+        methods=("wachter", "nearest_neighbor"),
+        first=40,
+        images=8,
+        real=40,
+        model=ModelConfig("mlp"),
+        oracle=ModelConfig("mlp", {"hidden": [9]}),
+        training=TrainingConfig(epochs=1),
+        steps=1,
+    )
+    monkeypatch.setattr("rightreasons.experiments.counterfactual.MethodsProtocol", lambda: small)
+    monkeypatch.setattr(show, "console", Console(width=80, emoji=False, highlight=False))
+    where = ("--records", tmp_path / "records", "--out", tmp_path / "runs", "--device", "cpu")
+    first = cli("table", "counterfactuals", *where, "--only", "runner-up", "--csv", tmp_path / "t.csv")
+    assert first.code == 0, first
+    assert "2 of 2: digits-nearest_neighbor-runner-up-0" in first.out
+    drawn = first.out[first.out.index("method") : first.out.index("IM1 of real")]
+    assert max(map(len, drawn.splitlines())) <= 80
+    assert drawn.count("nearest_neighbor") == drawn.count("method") > 1
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
+    again = cli("table", "counterfactuals", *where, "--show")
+    assert "2 of 4 rows have no record yet" in again.err
+    assert "digits-wachter-runner-up-0" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--page", "p.html"), "does not take --page"),
+        (("--seeds", 0), "at least one seed"),
+        (("--only", "wachtr"), "no row 'wachtr'"),
+        (("--show", "--records", "nowhere"), "no record of such a row"),
+    ],
+)
+def test_what_the_table_of_counterfactual_methods_cannot_do_is_said(options, told):
+    said = cli("table", "counterfactuals", *options)
+    assert said.code == 2
+    assert told in words(said)

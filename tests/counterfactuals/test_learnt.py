@@ -129,6 +129,21 @@ def test_what_is_found_was_decoded():
     assert torch.equal(cells[..., ::2, ::2], cells[..., 1::2, 1::2])
 
 
+def test_the_search_starts_at_a_part_of_the_encoding():
+    model, inputs, target, *_ = three_classes()
+    seen = []
+
+    class Listening(Cells):
+        def decode(self, latent, target):
+            seen.append(latent.detach().clone())
+            return super().decode(latent, target)
+
+    for style in (0.0, 0.4):
+        cells = Listening((1, 4, 4))
+        LatentSearch(cells, style=style, steps=1)(model, inputs, target)
+        torch.testing.assert_close(seen.pop(), style * cells.encode(inputs))
+
+
 def test_a_generator_that_is_right_needs_one_query_and_one_that_is_not_is_told_so():
     model, inputs, target, bank, _ = three_classes()
     goals = bank[model(bank).softmax(dim=1).argmax(dim=0)]
@@ -182,7 +197,7 @@ def test_settings_are_checked():
             make(object())
     with pytest.raises(ValueError, match="generator"):
         Amortized(3)
-    for name, value in (("steps", 0), ("nearness", -1.0), ("step_size", 0.0)):
+    for name, value in (("steps", 0), ("nearness", -1.0), ("style", -0.1), ("step_size", 0.0)):
         with pytest.raises(ValueError, match=f"expected {name}"):
             LatentSearch(Cells(), **{name: value})
     for name, value in (("passes", 0), ("refine", -1)):

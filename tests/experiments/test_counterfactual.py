@@ -209,16 +209,14 @@ def test_folders_of_pictures_are_read_by_name(tmp_path):
         picture_files((str(tmp_path / "empty"),))
 
 
-def test_trained_networks_are_kept_and_found_again(tmp_path, monkeypatch):
+def test_trained_networks_are_kept_and_found_again(tmp_path):
     from rightreasons.counterfactuals import Amortized, LatentSearch, PrototypeGuided
-    from rightreasons.experiments.counterfactual import parts
 
-    monkeypatch.setattr(parts, "STEPS", 1)
     subject = brightness_case()
     assert needed_parts(Wachter) == ()
     assert needed_parts(PrototypeGuided) == ("encoder",)
     for class_ in (PrototypeGuided, LatentSearch, Amortized):
-        first, again = (learnt_parts(class_, subject.model, subject.data, tmp_path) for _ in range(2))
+        first, again = (learnt_parts(class_, subject.model, subject.data, tmp_path, steps=1) for _ in range(2))
         assert set(first) == set(needed_parts(class_))
         for name, network in first.items():
             for one, other in zip(network.parameters(), again[name].parameters(), strict=True):

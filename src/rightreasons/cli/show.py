@@ -84,7 +84,7 @@ def _interval(estimate: Estimate) -> str:
 def run_table(run: Run) -> None:
     """The scores of a run."""
     scores = run.record.results["test"]
-    lines = [(name.replace("_", " "), _percent(value)) for name, value in scores.items() if name != "images"]
+    lines = [(name.replace("_", " "), _percent(v)) for name, v in scores.items() if name not in ("images", "loss")]
     last = run.record.history[-1] if run.record.history else {}
     unsaid = ("epoch", "stage", "seconds", "cpu_seconds")
     parts = {k: v for k, v in last.items() if k not in unsaid and not k.endswith("_accuracy")}

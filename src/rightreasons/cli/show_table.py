@@ -23,6 +23,7 @@ STARS = {"read": "", "derived": "*", "memory": "†"}
 """Behind a published value: how sure it is."""
 WIDE, BOUNDLESS = 100, 10_000
 """Characters that a table needs so that only names and sources are broken, and more than any table has."""
+COUNTS = ("parameters", "trainable")
 NAMED = 5
 """So many unreadable files are named."""
 
@@ -208,21 +209,41 @@ def told(plan: TablePlan) -> None:
 
 def _published(value: PublishedValue) -> str:
     from rightreasons.experiments.table import column_title
+    from rightreasons.experiments.table.columns import published_text
 
     sd = "" if value.sd is None else f" ± {value.sd:g}"
     column = "" if value.column == "accuracy" else f"{column_title(value.column)} "
-    return f"{column}{value.value:g}{sd}{STARS[value.mark]}"
+    return f"{column}{published_text(value.value)}{sd}{STARS[value.mark]}"
 
 
 def _mean_sd(found: SeedSummary | None, seeds: int, style: _Style, name: str, first: str) -> str:
-    """Mean and, if there is room, sd; on how many seeds, where not on all of the row; the interval likewise."""
+    """Mean and, if there is room, sd; on how many seeds, where not on all of the row; the interval likewise.
+
+    One that is the same for all seeds has neither sd nor interval.
+    """
+    from rightreasons.experiments.table.columns import column_text
+
     if found is None:
         return ""
-    sd = not math.isnan(found.sd) and (name == first or not style.brief)
-    parts = [f"{found.mean:.2f}" + (f" ± {found.sd:.2f}" if sd else "")]
+    sd = not math.isnan(found.sd) and (name == first or not style.brief) and not _fixed(name, found)
+    parts = [column_text(name, found.mean, 2) + (f" ± {column_text(name, found.sd, 2)}" if sd else "")]
     parts += [f"(n={found.count})"] * (found.count < seeds)
-    parts += [_ends(found, digits=2)] * (name in style.intervals and not math.isnan(found.low))
+    parts += [_column_ends(name, found)] * (name in style.intervals and not math.isnan(found.low))
     return " ".join(parts)
+
+
+def _fixed(name: str, found: SeedSummary) -> bool:
+    """Whether it is a count that no seed changes."""
+    return name in COUNTS and found.sd == 0
+
+
+def _column_ends(name: str, found: SeedSummary) -> str:
+    from rightreasons.experiments.table.columns import column_text
+
+    if _fixed(name, found):
+        return ""
+    low, high = (column_text(name, end, 2) for end in (found.low, found.high))
+    return f"[dim]\\[{low}, {high}][/]"
 
 
 def _ends(found: SeedSummary, *, digits: int = 1, sign: str = "") -> str:

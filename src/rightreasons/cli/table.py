@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ from rightreasons.cli.options import DataFolder, Device, Quiet
 
 if TYPE_CHECKING:
     from rightreasons.experiments import Resources
+    from rightreasons.experiments.counterfactual import Cell
     from rightreasons.experiments.table import Records, RunsFailed, TablePlan, TableRow
 
 EXAMPLES = """
@@ -30,8 +31,13 @@ rightreasons table rrr --show --csv rrr.csv
 
 rightreasons table digits --seeds 2 --page digits.html
 
+rightreasons table counterfactuals --only wachter --only mnist
+
 rightreasons table --list
 """
+
+COUNTERFACTUALS = "counterfactuals"
+"""The one table that trains no arms: methods are asked about the same images."""
 
 
 def table(
@@ -68,6 +74,7 @@ def table(
     from rightreasons.cli import show as terminal
     from rightreasons.cli import show_table
     from rightreasons.cli.settings import one_process
+    from rightreasons.cli.show_methods import methods_table
     from rightreasons.experiments import Resources
     from rightreasons.experiments.table import (
         Records,
@@ -80,6 +87,10 @@ def table(
     )
 
     one_process("table")
+    if name == COUNTERFACTUALS and not list_all:
+        _refuse({"--page": page, "--json": json, "--no-controls": not controls, "--jobs": jobs > 1})
+        methods_table(_cells(seeds, only), records, csv, None if show else out, Resources(device, data_folder))
+        return
     if list_all:
         _list(name)
         return
@@ -107,13 +118,34 @@ def table(
         raise failed
 
 
+def _cells(seeds: int | None, only: Sequence[str] | None) -> tuple[Cell, ...]:
+    """Of the table of counterfactual methods; one seed unless more are asked for."""
+    from rightreasons.experiments.counterfactual import MethodsProtocol
+
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"expected at least one seed, got {seeds}")
+    return MethodsProtocol().cells(seeds or 1, only or ())
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    """Options that the table of counterfactual methods does not have."""
+    unfit = [name for name, value in given.items() if value]
+    if unfit:
+        raise ValueError(f"the table {COUNTERFACTUALS} does not take {', '.join(unfit)}; it takes --csv")
+
+
 def _list(name: str | None) -> None:
     """All tables, or the rows of one."""
     from rightreasons.cli import show_table
+    from rightreasons.cli.show import say
     from rightreasons.experiments.table import read_table, tables
 
     if name is None:
         show_table.listed([read_table(known) for known in tables()])
+        say(f"and {COUNTERFACTUALS}: methods by data set and kind of target, on the same test images")
+    elif name == COUNTERFACTUALS:
+        for cell in _cells(None, None):
+            say(f"{cell.method}, {cell.kind}, {cell.data}")
     else:
         show_table.told(read_table(name))
 

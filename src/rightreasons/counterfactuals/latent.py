@@ -41,15 +41,17 @@ class LatentSearch(AnytimeCounterfactual):
     with it, it walks on along the boundary for all steps. Only rows that run through the classifier are counted, not
     those through the autoencoder.
 
-    The ``lead`` well above zero keeps the images away from the boundary, where they look like neither class.
+    The ``lead`` well above zero keeps the images away from the boundary, where they look like neither class; ``style``
+    below 1 takes the start nearer to what is usual of the class, which undoes what the encoding says of the old one.
 
     Source: Joshi et al. 2019 (REVISE), arXiv:1907.09615, Algorithm 1. Ours: gradients of length 1, the hinge in place
-    of the cross-entropy, the class told to the decoder.
+    of the cross-entropy, the class told to the decoder, the start at ``style`` times the encoding.
 
     Args:
         autoencoder: Has ``encode(images)`` and ``decode(latent, target)`` for images from 0 to 1, such as a ``VAE``.
         nearness: Weight of the distance.
         steps: Steps at most.
+        style: How much of the original's encoding the start keeps; 0 starts from the mean of the prior.
         step_size: Length of the first step, in units of the prior's standard deviation; it falls to a fifth.
     """
 
@@ -59,12 +61,13 @@ class LatentSearch(AnytimeCounterfactual):
     nearness: float = 0.0
     steps: int = 100
     step_size: float = 1.0
-    lead: float = field(default=1.0, kw_only=True)
+    style: float = field(default=0.4, kw_only=True)
+    lead: float = field(default=3.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(steps=self.steps)
-        check_not_negative(nearness=self.nearness)
+        check_not_negative(nearness=self.nearness, style=self.style)
         check_positive(step_size=self.step_size)
         if not isinstance(self.autoencoder, LatentModel):
             raise ValueError(f"expected an autoencoder with encode and decode, got {type(self.autoencoder).__name__}")
@@ -99,7 +102,7 @@ class LatentSearch(AnytimeCounterfactual):
                 self.autoencoder.encode(unit_range(search.inputs[row], (self.low, self.high), self.autoencoder))
                 for row in search.chunks(len(search.inputs))
             ]
-        return torch.cat(parts)
+        return self.style * torch.cat(parts)
 
     def _slope(
         self, search: Search, latent: Float[Tensor, "rows latent"], told: Int[Tensor, " rows"], image: Tensor

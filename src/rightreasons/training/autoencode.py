@@ -71,9 +71,11 @@ class GeneratorSettings(AutoencodeSettings):
         plausibility: Weight of the squares of what the autoencoder does not reproduce.
     """
 
-    lead: float = 3.0
-    nearness: float = 0.02
-    plausibility: float = 0.2
+    epochs: int = 1
+    lr: float = 5e-4
+    lead: float = 6.0
+    nearness: float = 0.01
+    plausibility: float = 0.05
 
 
 def fit_autoencoder(
@@ -109,7 +111,7 @@ def fit_autoencoder(
 
 
 def fit_generator(
-    generator: ClassGenerator,
+    generator: ClassGenerator | VAE,
     model: Classifier,
     autoencoder: Autoencoder | VAE,
     data: ImageDataset,
@@ -120,7 +122,8 @@ def fit_generator(
     """Train a generator of counterfactuals in place, against a frozen classifier; see :class:`GeneratorSettings`.
 
     Args:
-        generator: It is left in evaluation mode.
+        generator: It is left in evaluation mode. A copy of the conditional autoencoder needs few steps, as it makes
+            images of any class already; a ``ClassGenerator`` that knows nothing needs many more, at a higher rate.
         model: The classifier; it predicts in evaluation mode and is left as it was.
         autoencoder: What says how real an image looks; a conditional one is told the target.
         data: Training images, in the range that the classifier expects.
@@ -131,6 +134,7 @@ def fit_generator(
         The mean loss of each epoch.
 
     Raises:
+        ValueError: An autoencoder that is not conditional stands in the generator's place.
         ResumeRefused: The file is that of another run.
         CorruptData: The file is damaged.
     """
@@ -145,21 +149,23 @@ def fit_generator(
 
 
 def _flipping(
-    generator: ClassGenerator,
+    generator: ClassGenerator | VAE,
     model: Classifier,
     autoencoder: Autoencoder | VAE,
     settings: GeneratorSettings,
     pixel_range: tuple[float, float],
 ) -> Loss:
     """The generator's loss, with fresh targets for each batch."""
-    low, high = pixel_range
+    (low, high), classes = pixel_range, generator.classes
+    if classes is None:
+        raise ValueError("expected a generator that is told the class, got an autoencoder that is not conditional")
 
     def loss(batch: Batch, draws: torch.Generator) -> Tensor:
         inputs = batch.inputs
         with torch.no_grad():
             predicted = model(low + (high - low) * inputs).argmax(dim=1)
-        step = torch.randint(1, generator.classes, (len(inputs),), generator=draws).to(predicted.device)
-        target = (predicted + step) % generator.classes
+        step = torch.randint(1, classes, (len(inputs),), generator=draws).to(predicted.device)
+        target = (predicted + step) % classes
         images = generator(inputs, target)
         short = F.relu(settings.lead - lead_of(model(low + (high - low) * images), target, predicted))
         near = (images - inputs).abs().sum(dim=(1, 2, 3))

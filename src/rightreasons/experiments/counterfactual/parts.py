@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,9 +16,10 @@ from torch import nn
 
 from rightreasons.core.tensors import weights_digest
 from rightreasons.data import ImageDataset
+from rightreasons.data.arrays import Subset
 from rightreasons.data.download import default_cache
 from rightreasons.models import AdaptedClassifier
-from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
+from rightreasons.models.autoencoder import VAE, Autoencoder
 from rightreasons.training.autoencode import (
     AutoencodeSettings,
     GeneratorSettings,
@@ -43,21 +45,22 @@ def needed_parts(class_: type) -> tuple[str, ...]:
 
 
 def learnt_parts(
-    class_: type, model: AdaptedClassifier, training: ImageDataset, folder: Path | None = None
+    class_: type, model: AdaptedClassifier, training: ImageDataset, folder: Path | None = None, *, steps: int = STEPS
 ) -> dict[str, nn.Module]:
-    """Those networks, trained on the training images with the default settings, for :data:`STEPS` steps at least.
+    """Those networks, trained on the training images with the default settings, for so many steps at least.
 
     An ``encoder`` is a plain autoencoder, an ``autoencoder`` a variational one that is told the class, a ``generator``
-    is trained against the classifier and such an autoencoder.
+    starts as the latter, which makes images of any class already, and is trained on against the classifier.
 
     Args:
         class_: The method.
         model: The classifier.
         training: The images it was trained on.
         folder: Where they are kept; the library's cache unless given.
+        steps: Of training at least, for each of them.
     """
     needed = needed_parts(class_)
-    kept = _Kept(training, device_of(model), folder or default_cache() / "counterfactuals")
+    kept = _Kept(training, device_of(model), folder or default_cache() / "counterfactuals", steps)
     parts: dict[str, nn.Module] = {}
     if "encoder" in needed:
         parts["encoder"] = kept.trained("encoder", Autoencoder, fit_autoencoder)
@@ -65,29 +68,53 @@ def learnt_parts(
         judge = kept.trained("autoencoder", partial(VAE, classes=len(training.classes)), fit_autoencoder)
         parts["autoencoder"] = judge
     if "generator" in needed:
-        network = partial(ClassGenerator, classes=len(training.classes))
-        against = f"generator {weights_digest(model.network)[:16]}"
+        against = f"generator {weights_digest(model.network)[:16]} {weights_digest(judge)[:16]}"
 
-        def fit(
-            generator: ClassGenerator, data: ImageDataset, settings: AutoencodeSettings, *, checkpoint: Path
-        ) -> object:
+        def fit(generator: VAE, data: ImageDataset, settings: AutoencodeSettings, *, checkpoint: Path) -> object:
             told = GeneratorSettings(epochs=settings.epochs)
             return fit_generator(generator, model, judge, data, told, checkpoint=checkpoint)
 
-        parts["generator"] = kept.trained(against, network, fit)
+        parts["generator"] = kept.trained(against, lambda _: deepcopy(judge), fit, least=GeneratorSettings.epochs)
     return {name: parts[name] for name in needed}
+
+
+def class_autoencoders(
+    training: ImageDataset, device: torch.device, folder: Path | None = None, *, steps: int = STEPS
+) -> tuple[list[Autoencoder], Autoencoder]:
+    """An autoencoder of each class alone, and one of all images: what IM1 and IM2 are made of.
+
+    Args:
+        training: The images; each autoencoder sees only those of its class.
+        device: Where they are.
+        folder: Where they are kept; the library's cache unless given.
+        steps: Of training at least, for each of them.
+    """
+    folder = folder or default_cache() / "counterfactuals"
+
+    def trained(images: ImageDataset) -> Autoencoder:
+        return _Kept(images, device, folder, steps).trained("judge", Autoencoder, fit_autoencoder)
+
+    of_class = [(training.target == label).nonzero()[:, 0] for label in range(len(training.classes))]
+    return [trained(Subset(training, rows)) for rows in of_class], trained(training)
 
 
 class _Kept:
     """Networks in a folder, by what they are and the images that they were trained on."""
 
-    def __init__(self, training: ImageDataset, device: torch.device, folder: Path) -> None:
-        self.training, self.device, self.folder = training, device, folder
+    def __init__(self, training: ImageDataset, device: torch.device, folder: Path, steps: int) -> None:
+        self.training, self.device, self.folder, self.steps = training, device, folder, steps
         self.images = f"{training.name} {len(training)} {training.sampled_fingerprint()}"
 
-    def trained(self, what: str, network: Callable[..., Network], fit: Callable[..., object]) -> Network:
-        """The network from its file, or trained and written."""
-        epochs = max(AutoencodeSettings.epochs, math.ceil(STEPS * AutoencodeSettings.batch_size / len(self.training)))
+    def trained(
+        self,
+        what: str,
+        network: Callable[..., Network],
+        fit: Callable[..., object],
+        *,
+        least: int = AutoencodeSettings.epochs,
+    ) -> Network:
+        """The network from its file, or trained for ``least`` epochs or more and written."""
+        epochs = max(least, math.ceil(self.steps * AutoencodeSettings.batch_size / len(self.training)))
         key = hashlib.sha256(f"{what} {self.images} {epochs}".encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng():
