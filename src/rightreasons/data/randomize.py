@@ -91,4 +91,6 @@ def _with_borrowed(
         return mask
     device = mask.device if generator is None else generator.device
     picked = torch.randint(len(lent), (count, len(mask)), generator=generator, device=device).to(mask.device)
-    return torch.maximum(mask, lent[picked].amax(dim=0))
+    for rows in picked:
+        mask = torch.maximum(mask, lent[rows])
+    return mask
