@@ -87,7 +87,8 @@ Borrow = Annotated[
     int | None,
     typer.Option(
         help="With --irrelevant: how many annotated images lend each image their masks; for when these are few and "
-        "mark places that come back."
+        "mark places that come back. As many annotated images as a batch holds are then drawn for it, "
+        "if --annotated-batch does not say otherwise."
     ),
 ]
 Grow = Annotated[int | None, typer.Option(help="With --irrelevant: pixels by which hasty masks are grown.")]

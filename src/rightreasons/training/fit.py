@@ -45,9 +45,9 @@ class FitResult:
 
     Attributes:
         history: One dictionary an epoch: ``epoch`` (from 1), ``loss``, the parts by name, ``seconds`` of its steps
-            (``cpu_seconds``, on a CPU, of this process alone), and
-            what was validated (``<name>_accuracy`` for a data set); with a schedule also ``lr``, that of its last step;
-            where not all images are annotated ``annotated_share``, of how many of a step's the terms are means.
+            (``cpu_seconds``, on a CPU, of this process alone), and what was validated (``<name>_accuracy`` for a data
+            set); with a schedule ``lr``, that of its last step; ``annotated_share``, of how many of a step's images
+            the terms are means, where it is not all.
         seconds: Duration of this call.
         steps: Steps over all epochs, those before an interruption included.
         resumed_from: The step at which an earlier run was taken up, or ``None``.
@@ -168,8 +168,8 @@ class _Loop:
         self.held_back = held_back(model)
         self.generator = torch.Generator()
         # Without a loss or an augmentation that would look at them none are drawn.
-        asked = bool(objective.terms) or getattr(settings.augmentation, "borrow", 0) > 0
-        self.drawn = settings.annotated_batch if asked else 0
+        borrows = getattr(settings.augmentation, "borrow", 0) > 0
+        self.drawn = settings.annotated_batch if objective.terms or borrows else 0
         self.annotated = annotated_images(data) if self.drawn else torch.empty(0, dtype=torch.long)
         self.at = Progress()
         # Weights are partly updated: what a second Ctrl-C leaves must not be saved.
@@ -294,8 +294,7 @@ class _Loop:
                     f"expected {given} images back from the augmentation, in their order, got {len(batch)}"
                 )
         drawn = self.drawn if self.step.objective.terms else 0
-        # They have lent an augmentation their masks, and no loss would look at them.
-        batch = batch[: len(batch) - self.drawn + drawn] if drawn < self.drawn else batch
+        batch = batch[: len(batch) - self.drawn + drawn]  # Those that only lent an augmentation their masks are gone.
         images = self.images(batch, len(batch) - drawn)
         if batch.inputs.device != self.device:
             batch = batch.to(self.device, non_blocking=True)
