@@ -78,10 +78,8 @@ def table(
     from rightreasons.experiments import Resources
     from rightreasons.experiments.table import (
         Records,
-        read_table,
         settled,
         table_rows,
-        tables,
         write_csv,
         write_json,
     )
@@ -94,11 +92,7 @@ def table(
     if list_all:
         _list(name)
         return
-    if name is None:
-        raise ValueError(f"expected a table. There are: {', '.join(tables())}; or name a .toml file")
-    if seeds is not None and seeds < 1:
-        raise ValueError(f"expected at least one seed, got {seeds}")
-    plan, held, failed = read_table(name), Records(records or [Path("records")]), None
+    plan, held, failed = _plan(name, seeds), Records(records or [Path("records")]), None
     resources = Resources(device, data_folder, progress=terminal.progress(quiet), jobs=jobs)
     show_table.unread(held.unread)
     if not show:
@@ -176,3 +170,18 @@ def _run(plan: TablePlan, held: Records, asked: Mapping[str, Any]) -> RunsFailed
     except RunsFailed as error:
         return error
     return None
+
+
+def _plan(name: str | None, seeds: int | None) -> TablePlan:
+    """The plan of that name, asked for as many seeds.
+
+    Raises:
+        ValueError: No table is named, or no seed is left.
+    """
+    from rightreasons.experiments.table import read_table, tables
+
+    if name is None:
+        raise ValueError(f"expected a table. There are: {', '.join(tables())}; or name a .toml file")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"expected at least one seed, got {seeds}")
+    return read_table(name)
