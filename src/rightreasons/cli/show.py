@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from rightreasons.metrics import Estimate
     from rightreasons.reports import Gallery
 
-# Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
 FEW = 0.25
 """Share of the images of a step; an explanation loss that counts fewer says little."""
 
+# Of several processes that were started together, one speaks. No :emoji: is read into the names of classes.
 console = Console(emoji=False, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 notes = Console(emoji=False, highlight=False, stderr=True)
 

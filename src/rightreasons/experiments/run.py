@@ -21,7 +21,6 @@ from rightreasons.experiments.build import (
     Splits,
     build_fit_settings,
     build_model,
-    build_objective,
     build_recipe,
     build_run,
     check_names,
@@ -31,7 +30,7 @@ from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.metrics import average_group_accuracy, classification_report, worst_group_accuracy
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import load_weights, save_weights, write_whole
-from rightreasons.training import Evaluation, FitResult, RecipeResult, default_accelerator, evaluate, fit
+from rightreasons.training import Evaluation, FitResult, Objective, RecipeResult, default_accelerator, evaluate, fit
 from rightreasons.training.checkpoint import FILE_NAME as CHECKPOINT
 
 RECORD = "record.json"
@@ -112,12 +111,12 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         return run
     if accelerator.is_main_process:
         make_folder(out)
-    splits, model, _ = build_run(config, folder=resources.folder)
+    splits, model, objective = build_run(config, folder=resources.folder)
     if accelerator.is_main_process:
         write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
     validate = {"test": splits.test} | ({"validation": splits.validation} if splits.validation else {})
     loop = partial(fit, validate=validate, resume=True, accelerator=accelerator, progress=resources.progress)
-    result = trained(model, splits.train, config, loop=loop, out=out)
+    result = trained(model, splits.train, objective, config, loop=loop, out=out)
     model.eval()
     record = make_record(
         "train",
@@ -135,11 +134,17 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
 
 
 def trained(
-    model: AdaptedClassifier, data: ImageDataset, config: RunConfig, *, loop: Callable[..., FitResult], out: Path
+    model: AdaptedClassifier,
+    data: ImageDataset,
+    objective: Objective,
+    config: RunConfig,
+    *,
+    loop: Callable[..., FitResult],
+    out: Path,
 ) -> FitResult:
     """Train a model on images as the configuration says: by the loop, or by the recipe that calls it."""
     settings = build_fit_settings(config.training, config.seed, config.data.pixels)
-    objective, recipe = build_objective(config.terms, data), build_recipe(config.recipe)
+    recipe = build_recipe(config.recipe)
     if recipe is not None and settings.annotated_batch:
         raise ValueError("annotated_batch belongs to a run without a recipe, whose stages see images of their own")
     if recipe is None:

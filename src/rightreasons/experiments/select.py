@@ -21,6 +21,7 @@ from rightreasons.data import DATASETS, DecoyDataset, ImageDataset, Subset, Wrap
 from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import (
     build_model,
+    build_objective,
     build_training,
 )
 from rightreasons.experiments.config import RunConfig, as_dict
@@ -180,7 +181,7 @@ def try_candidate(config: RunConfig, select: Select, out: Path, resources: Resou
     try:
         # As a run of the table trains, but with nothing to validate on.
         loop = partial(fit, resume=True, accelerator=accelerator, progress=resources.progress)
-        done = trained(model, held.train, config, loop=loop, out=out)
+        done = trained(model, held.train, build_objective(config.terms, held.train), config, loop=loop, out=out)
     except TrainingDiverged as error:
         return make_record(KIND, select.described(config), {"score": None, "diverged": str(error)}, **more)
     scores = judge(model, held, select)

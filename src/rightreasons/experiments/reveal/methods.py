@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rightreasons.attribution import ATTRIBUTIONS
 from rightreasons.core import Attribution, Classifier, RightReasonsError
+from rightreasons.core.tensors import content
 from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import build_attribution, title_of
@@ -200,5 +201,5 @@ def _settings(method: Attribution) -> dict[str, str]:
 def _told(value: object) -> str:
     if not isinstance(value, Tensor):
         return repr(value)
-    digest = hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(content(value)).hexdigest()
     return f"{value.dtype} {tuple(value.shape)} {digest[:16]}"

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rightreasons.attribution.forward import rows_at_once
 from rightreasons.core import Batch, ResumeRefused
+from rightreasons.core.tensors import content
 from rightreasons.experiments.explain import contrasted, explained_class
 from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.experiments.reveal.index import (
@@ -178,9 +179,8 @@ def _digest_of(model: AdaptedClassifier) -> str:
     tensors = {**model.state_dict(), "mean": model.mean, "std": model.std}
     for name, value in tensors.items():
         if isinstance(value, Tensor):
-            plain = value.detach().cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)};".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            digest.update(content(value))
     return digest.hexdigest()[:32]
 
 
