@@ -38,6 +38,7 @@ FULL = RunConfig(
         patience=3,
         monitor="accuracy",
         annotated_batch=7,
+        precision="bf16",
     ),
     terms={
         "first": TermConfig("rrr", 10.0, "saliency", {"score": "logit"}, {}),

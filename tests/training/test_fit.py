@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from rightreasons.attribution import GradCAM
-from rightreasons.core import BadModel, ExplanationLoss, TrainingDiverged
+from rightreasons.core import BadModel, ExplanationLoss, ResumeRefused, TrainingDiverged
 from rightreasons.data import Augmentation
 from rightreasons.data.arrays import ArrayDataset, Subset
 from rightreasons.models import adapt
@@ -243,6 +243,29 @@ def test_mixed_precision_trains_explanations(tiny, toy):
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert evaluate(model, toy()).accuracy > 0.9
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_a_run_may_name_its_precision(tiny, toy):
+    model, seen = tiny(), []
+    model.network[0].register_forward_hook(
+        lambda module, args, output: seen.append((model.training, output.dtype, output.stride(1)))
+    )
+    terms = {"rrr": Term(RRR(), 0.1)}
+    fit(model, toy(), Objective(terms), replace(QUICK, precision="bf16"), validate={"test": toy()}, progress=False)
+    assert {each[:2] for each in seen} == {(True, torch.bfloat16), (False, torch.float32)}
+    assert {stride for training, _, stride in seen if training} == {1}
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="expected one of '', 'bf16' as precision, got 'fp8'"):
+        replace(QUICK, precision="fp8")
+
+
+def test_precision_is_part_of_what_is_resumed(tiny, toy, tmp_path):
+    fit(tiny(), toy(), PLAIN, QUICK, out=tmp_path, progress=False)
+    with pytest.raises(ResumeRefused, match="precision"):
+        fit(tiny(), toy(), PLAIN, replace(QUICK, precision="bf16"), out=tmp_path, resume=True, progress=False)
 
 
 def test_the_model_is_left_without_autocast(tiny, toy):

@@ -72,6 +72,10 @@ Weight = Annotated[
         "target:0.02, to bring the attribution in irrelevant pixels to 2 % of chance."
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="bf16 runs the passes of training in bfloat16, faster where the processor has it."),
+]
 AnnotatedBatch = Annotated[
     int | None,
     typer.Option(help="Annotated images drawn for the loss at every step, beside the batch; for when they are few."),

@@ -22,6 +22,7 @@ from rightreasons.cli.options import (
     Lr,
     Optimizer,
     Out,
+    Precision,
     Quiet,
     Weight,
 )
@@ -53,6 +54,7 @@ def revise(
     batch_size: BatchSize = None,
     lr: Lr = None,
     optimizer: Optimizer = None,
+    precision: Precision = None,
     out: Out = Path("runs/revised"),
     seed: Annotated[int | None, typer.Option(help="That of the run, if not given.")] = None,
     device: Device = "auto",
@@ -79,6 +81,7 @@ def revise(
         batch_size=batch_size,
         lr=lr,
         optimizer=optimizer,
+        precision=precision,
         annotated_batch=annotated_batch,
     )
     start = "" if fresh else str(base.weights)

@@ -26,6 +26,7 @@ from rightreasons.cli.options import (
     Model,
     Optimizer,
     Out,
+    Precision,
     Quiet,
     Recipe,
     Resize,
@@ -66,6 +67,7 @@ def train(
     batch_size: BatchSize = None,
     lr: Lr = None,
     optimizer: Optimizer = None,
+    precision: Precision = None,
     loss: Loss = None,
     weight: Weight = None,
     attribution: Attribution = None,
@@ -91,7 +93,13 @@ def train(
 
     base = run_config(config)
     training = changed(
-        base.training, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, annotated_batch=annotated_batch
+        base.training,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        precision=precision,
+        annotated_batch=annotated_batch,
     )
     settings = with_term(
         replace(

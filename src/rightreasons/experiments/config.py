@@ -100,6 +100,7 @@ class TrainingConfig:
         patience: Stop after so many, and take the best weights; 0 trains all epochs.
         monitor: ``loss`` or ``accuracy`` on the validation images, which ``data.validation`` holds out.
         annotated_batch: Annotated images drawn for the explanation losses at every step, beside the batch.
+        precision: ``bf16`` runs the passes of a step in bfloat16; empty leaves it to the Accelerate configuration.
     """
 
     epochs: int = 3
@@ -115,6 +116,7 @@ class TrainingConfig:
     patience: int = 0
     monitor: str = "loss"
     annotated_batch: int = 0
+    precision: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from rightreasons.models.features import feature_maps
 from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.locate import MODELS, build
 from rightreasons.models.pretrained import SentenceClassifier, efficientnet_lite0, minilm
-from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet
+from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, SmallVGG
 
 __all__ = [
     "BACKBONES",
@@ -59,6 +59,7 @@ __all__ = [
     "Recorded",
     "SentenceClassifier",
     "SmallResNet",
+    "SmallVGG",
     "SqueezeExcite",
     "adapt",
     "attach",

@@ -75,13 +75,13 @@ def fit(
 ) -> FitResult:
     """Train a classifier on data under an objective.
 
-    CPU, GPU, several processes and mixed precision are those of the user's own Accelerate configuration. The random
-    numbers of every step follow from the seed, the epoch, the step and the process, so a run that was killed and
-    resumed ends in the weights of one that was not, to the bit where the device's arithmetic is deterministic. torch's
-    global generators are seeded inside and given back as they were. The model is trained in training mode, gets the
-    modes back that it came in, and stays on the accelerator's device. A sub-module that comes in evaluation mode inside
-    a network in training mode (a frozen BatchNorm) stays in evaluation mode; where the whole network comes in
-    evaluation mode, as after loading, all of it trains.
+    CPU, GPU, several processes and, unless the settings name it, precision are those of the user's own Accelerate
+    configuration. The random numbers of every step follow from the seed, the epoch, the step and the process, so a run
+    that was killed and resumed ends in the weights of one that was not, to the bit where the device's arithmetic is
+    deterministic. torch's global generators are seeded inside and given back as they were. The model is trained in
+    training mode, gets the modes back that it came in, and stays on the accelerator's device. A sub-module that comes
+    in evaluation mode inside a network in training mode (a frozen BatchNorm) stays in evaluation mode; where the whole
+    network comes in evaluation mode, as after loading, all of it trains.
 
     With several processes each takes its share of a batch and gradients are averaged. A term of the objective is a mean
     over annotated images, so it is the joint batch's mean only where the shares hold equally many of them. Accelerate
@@ -154,7 +154,7 @@ class _Loop:
             raise ValueError("expected at least one image to train on, got none")
         self.model, self.data, self.settings, self.accelerator = model, data, settings, accelerator
         self.device = accelerator.device
-        self.step = TrainingStep(model, objective).to(self.device)
+        self.step = TrainingStep(model, objective, bfloat16=settings.precision == "bf16").to(self.device)
         check_fits(model, data.batch(torch.tensor([0])).inputs.to(self.device), data.target)
         self.weights = [p for p in self.step.parameters() if p.requires_grad]
         if not self.weights:
@@ -289,10 +289,8 @@ class _Loop:
             # A stream of its own: dropout must not follow from how an image was moved.
             given, generator = len(batch), self.generator.manual_seed(stream_seed(*place, _AUGMENTATION))
             batch = settings.augmentation(batch, generator)
-            if len(batch) != given:
-                raise ValueError(
-                    f"expected {given} images back from the augmentation, in their order, got {len(batch)}"
-                )
+            if (found := len(batch)) != given:
+                raise ValueError(f"expected {given} images back from the augmentation, in their order, got {found}")
         drawn = self.drawn if self.step.objective.terms else 0
         batch = batch[: len(batch) - self.drawn + drawn]  # Those that only lent an augmentation their masks are gone.
         images = self.images(batch, len(batch) - drawn)

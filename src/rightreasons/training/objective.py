@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rightreasons.attribution.forward import autocast, channels_last
 from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss, MissingAnnotation
 from rightreasons.models import AdaptedClassifier, record
 from rightreasons.training.weights import Balance, Target, Weighing, Weight, share_at_irrelevant
@@ -195,10 +196,11 @@ class TrainingStep(nn.Module):
         modules_of_losses: Modules found in the losses, trained and synchronized along.
     """
 
-    def __init__(self, model: AdaptedClassifier, objective: Objective) -> None:
+    def __init__(self, model: AdaptedClassifier, objective: Objective, *, bfloat16: bool = False) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.halved = bfloat16
         self.modules_of_losses = nn.ModuleDict(objective.modules())
         rules = {name: term.weight for name, term in objective.terms.items()}
         self.weighings = nn.ModuleDict(
@@ -212,6 +214,13 @@ class TrainingStep(nn.Module):
 
         The last ``drawn`` images are there for the explanation losses alone; the task's loss does not count them.
         """
+        if self.halved and batch.inputs.ndim == 4:
+            # Channels last in memory is what convolutions in bfloat16 are fastest in.
+            batch = replace(batch, inputs=channels_last(batch.inputs))
+        with autocast(batch.inputs, bfloat16=self.halved):
+            return self._parts(batch, drawn)
+
+    def _parts(self, batch: Batch, drawn: int) -> dict[str, Float[Tensor, ""]]:
         if self._explains or self._layers:
             # A tensor of its own: the caller's is left alone, and every heatmap hangs on this one.
             inputs = batch.inputs.detach().requires_grad_(self._explains)
