@@ -6,12 +6,14 @@ import importlib
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from rightreasons.experiments import features
+from rightreasons.experiments import baselines, features
+from rightreasons.experiments.parts import learnt_parts
 from rightreasons.models import adapt
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -122,6 +124,31 @@ def test_the_cost_of_a_step_can_be_taken(script):
         assert all(seconds >= 0 for seconds in costs.timed(costs.step(batch, case)))
 
 
+def test_baselines_of_the_other_class_are_judged_by_all_replacements(script, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(baselines, "learnt_parts", partial(learnt_parts, folder=tmp_path / "kept", steps=1))
+    study = script("contrastive_baselines")
+    monkeypatch.setattr(study, "CHUNK", 20)
+    given = ["--epochs", "2", "--images", "30", "--steps", "8", "--run", str(tmp_path / "run")]
+    record = study.main([*given, "--out", str(tmp_path / "told.json")])
+    assert json.loads((tmp_path / "told.json").read_text()) == record
+    assert set(record["baselines"]) == {"nearest", "generated"}
+    ahead = record["ahead"]
+    assert {"random", "gradient", "difference, nearest", "IG, black", "DeepLIFT, generated"} <= set(ahead)
+    assert all(set(row) == {"black", "blurred", "nearest", "generated", "noise", "held-out"} for row in ahead.values())
+    assert ahead["IG, nearest"]["nearest"]["count"] == 30
+    # A map that sums to the change of the lead is the better one at it.
+    assert ahead["IG, nearest"]["nearest"]["value"] < ahead["random"]["nearest"]["value"]
+    # What belongs to either of the two does not judge them.
+    judged = [name for name in record["verdicts"] if name.startswith("IG, nearest over black")]
+    assert [name.rpartition(" by ")[2] for name in judged] == ["blurred", "generated", "noise", "held-out"]
+    gain = record["verdicts"]["IG, nearest over black, by noise"]["value"]
+    both = [ahead[f"IG, {name}"]["noise"]["value"] for name in ("black", "nearest")]
+    assert gain == pytest.approx(100 * (both[0] - both[1]), abs=1e-6)
+    said = capsys.readouterr().out
+    assert "by held-out" in said
+    assert "*" in said
+
+
 def test_the_variants_of_a_frozen_network_are_timed_beside_its_pass(script, monkeypatch, tmp_path, capsys):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 4, stride=4), torch.nn.ReLU())
     monkeypatch.setattr(features, "TRUNKS", {"tiny": lambda: adapt(network, "1")})
@@ -134,6 +161,32 @@ def test_the_variants_of_a_frozen_network_are_timed_beside_its_pass(script, monk
     assert "the 2 variants" in capsys.readouterr().out
     assert os.environ["RIGHTREASONS_CACHE"] == str(tmp_path / "usual")
     assert not (tmp_path / "usual").exists()
+
+
+def test_counterfactuals_are_timed_in_batches_alone_and_beside_their_passes(script, tmp_path, capsys):
+    costs = script("counterfactuals")
+    sizes = ("--images", "3", "--singles", "1", "--rounds", "1", "--epochs", "0", "--steps", "1")
+    told = costs.main([*sizes, "--only", "wachter", "nearest_neighbor", "--out", str(tmp_path / "told.json")])
+    assert json.loads((tmp_path / "told.json").read_text()) == json.loads(json.dumps(told))
+    assert [row["method"] for row in told["rows"]] == ["wachter", "nearest_neighbor"]
+    assert all(row["ratio"] == pytest.approx(row["single"] / row["batch"]) for row in told["rows"])
+    assert costs.AT_MOST == {"prototype_guided": 100.0, "amortized": 2.0}
+    # Every query is a row of a pass, and the replay runs the very same rows.
+    assert told["passes"]["forward"] == round(3 * told["rows"][0]["queries"])
+    assert told["passes"]["backward"] <= told["passes"]["forward"]
+    assert told["passes"]["at_most"] == 1.3
+    printed = capsys.readouterr().out
+    assert "6,440 to 9,270 ms an image" in printed
+    assert "1.3 " in printed
+
+
+def test_the_passes_that_are_replayed_are_those_that_were_run(script):
+    costs = script("counterfactuals")
+    ours = costs.work(3, epochs=0)
+    sizes = [(3, True), (2, False), (5, True)]
+    with costs.recorded(ours.model.network) as again:
+        costs.replay(ours, sizes, costs.channels_last)()
+    assert again == sizes
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))

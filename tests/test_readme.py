@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 
 from rightreasons.data import Subset, load
+from rightreasons.experiments import parse_run
+from rightreasons.experiments.build import build_fit_settings
 from rightreasons.models import LeNet
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,13 @@ def test_the_examples_of_revealing_and_judging_run():
     assert not torch.allclose(names["heatmap"], names["against"])
     exec(BLOCKS[3], names)
     assert {"saliency", "grad_cam", "lrp"} < set(names["table"].names)
+
+
+def test_the_schedules_that_it_names_are_settings_of_a_run():
+    named = re.findall(r"`((?:training|data)\.\w+ = [^`]+)`", README)
+    runs = [build_fit_settings(parse_run(tomllib.loads(line)).training, 0) for line in named]
+    assert {run.schedule for run in runs} == {"", "cosine", "plateau"}
+    assert max(run.patience for run in runs) == 5
 
 
 def test_its_links_lead_somewhere():

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from rightreasons.attribution import ClassBaseline, DeepLIFT, GeneratedBaseline, IntegratedGradients
+from rightreasons.attribution import ClassBaseline, DeepLIFT, GeneratedBaseline, IntegratedGradients, KernelSHAP
+from rightreasons.core import Batch
+from rightreasons.metrics.faithfulness import Deletion
 from rightreasons.models import adapt, contrast
 from tests.networks import CLASSES, images
 
@@ -89,6 +91,20 @@ def test_a_generator_is_told_the_class_of_each_image(method):
     before, after = model(start).detach(), model(inputs).detach()
     lead = (after - before)[rows, target] - (after - before)[rows, other]
     torch.testing.assert_close(values, lead, atol=MISSING[type(method)], rtol=0)
+
+
+def test_methods_and_metrics_that_hide_pixels_put_the_other_class_there():
+    model, inputs, target, other = case()
+    asked, baseline = contrast(model, other), ClassBaseline(BANK, LABELS)
+    starts = torch.stack([nearest(image, int(label))[0] for image, label in zip(inputs, other, strict=True)])
+    rows = torch.arange(len(inputs))
+    before, after = (asked(images).detach()[rows, target] for images in (starts, inputs))
+    values = KernelSHAP(cells=2, samples=16, baseline=baseline)(asked, inputs, target).detach().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(values, after - before, atol=1e-6, rtol=0)
+    heatmap = torch.rand(len(inputs), 1, *inputs.shape[2:], dtype=torch.float64)
+    metric = Deletion(steps=1, score="logit", baseline=baseline)
+    area = metric(asked, Batch(inputs=inputs, target=target), heatmap)
+    torch.testing.assert_close(area.double(), (before + after) / 2)
 
 
 @pytest.mark.wrong_types

@@ -4,6 +4,7 @@ import resource
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ PHOTOS = ("--data", "photos", "--model", "net.py:build", "--epochs", 1, "--devic
         (["train", *DIGITS, "--loss", "rrr", "--weight", "balanced"], "balanc"),
         (["train", *DIGITS, "--loss", "rrr", "--weight", "-1"], "weight"),
         (["train", *DIGITS, "--loss", "rrr", "--weight", "nan"], "weight"),
+        (["train", *DIGITS, "--loss", "rrr", "--weight", "0"], "a weight of 0 leaves rrr without effect: give it a"),
         (["train", *DIGITS, "--decoy", "decoy/rr"], "There are: decoy/rrr, decoy/typology"),
         (["train", *DIGITS, "--optimizer", "lion"], "adam, adamw, sgd"),
         (["train", *DIGITS, "--lr", "0"], "learning rate above 0"),
@@ -63,6 +65,15 @@ PHOTOS = ("--data", "photos", "--model", "net.py:build", "--epochs", 1, "--devic
 )
 def test_a_mistake_is_one_line(project, arguments, told):
     assert told in cli(*arguments).mistake
+
+
+def test_a_loss_without_effect_is_one_line(project, digits_runs):
+    Path("run.toml").write_text('[terms.guide]\nloss = "gradia"\nweight = 0\n')
+    for arguments in (["train", "--config", "run.toml", *DIGITS], ["revise", digits_runs / "plain", "--weight", "0"]):
+        told = cli(*arguments, "--out", "idle").mistake
+        assert "without effect" in told
+        assert "leave the loss out" in told
+        assert not Path("idle").exists()
 
 
 @pytest.mark.parametrize(

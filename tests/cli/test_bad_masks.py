@@ -88,6 +88,36 @@ def test_masks_of_other_images(project):
         assert said in cli("train", *PHOTOS, "--annotations", "marks.json", "--loss", "rrr").mistake
 
 
+def test_masks_that_are_all_blank_are_counted(project, caplog):
+    painted("relevant", 0)
+    said = cli("masks", "photos", "--out", "marks.json")
+    assert said.code == 0, said
+    assert caplog.messages == ["all 30 relevant masks of photos are blank: no pixel is marked in them"]
+    without("irrelevant")
+    without("relevant")
+    caplog.clear()
+    said = cli("data", "photos", "--annotations", "marks.json")
+    assert caplog.messages == ["all 30 relevant masks of marks.json are blank: no pixel is marked in them"]
+    told = " ".join(said.out.split())
+    assert "relevant (blank: no pixel is" in told
+    assert "irrelevant (blank" not in told
+
+
+def test_messages_about_images_name_options_of_the_command_line(project):
+    for kind in ("relevant", "irrelevant"):
+        without(kind)
+    png(Path("photos/left/0.png"), np.zeros((2 * SIDE, SIDE, 3), np.uint8))
+    assert "resize all alike with --resize 64" in cli("data", "photos").mistake
+    held = {"images": [{"id": 1, "file_name": "left/1.png", "height": SIDE, "width": SIDE}]}
+    held["categories"] = [{"id": 1, "name": "bird"}]
+    held["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}]
+    Path("marks.json").write_text(json.dumps(held))
+    told = cli("data", "photos", "--resize", 8, "--annotations", "marks.json").mistake
+    assert "rightreasons masks FILE --relevant LABEL --irrelevant LABEL" in told
+    # What the message says to do.
+    assert cli("masks", "marks.json", "--irrelevant", "bird", "--out", "sorted.json").code == 0
+
+
 @pytest.mark.parametrize("loss", ["cdep", "ibp_ex", "r4"])
 def test_a_loss_by_operators_on_a_transformer_names_the_operator_and_its_layer(project, loss):
     Path("vit.py").write_text(TRANSFORMER)

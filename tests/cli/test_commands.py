@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,8 @@ def test_the_loop_on_digits_ends_in_a_proof(digits_runs, tmp_path):
     assert said.code == 0, said
     assert "Accuracy" in said.out
     assert "359 images" in said.out
+    named = record(plain)["results"]["test"]["worst_class_name"], record(revised)["results"]["test"]["worst_class_name"]
+    assert f"Worst class: {named[0]} before, {named[1]} after" in said.out
     page = (tmp_path / "proof" / "index.html").read_text()
     assert "Before and after" in page
     held = record(tmp_path / "proof", "proof.json")
@@ -114,6 +117,7 @@ def test_own_images_and_own_network_from_training_to_proof(project):
     said = cli("reveal", "runs/res", "--method", "grad_cam", "--method", "saliency", "--images", 3, "--out", "maps")
     assert said.code == 0, said
     assert "Grad-CAM" in said.out
+    assert len(re.findall(r"^(?:left|right)/\d+\.png ", said.out, re.MULTILINE)) == 3, said.out
     assert width_of("maps/sheet.png") > 2 * SIDE
     assert set(safetensors.torch.load_file("maps/heatmaps.safetensors")) == {"grad_cam", "saliency", "index", "target"}
     said = cli("prove", "runs/plain", "runs/res", "--controls", "--device", "cpu", "--out", "proof")
@@ -317,4 +321,13 @@ def test_training_by_a_recipe(tmp_path):
         cli("train", "--config", tmp_path / "run.toml", *DIGITS, "--recipe", name, "--out", tmp_path / name)
         if name == "jtt":
             assert record(tmp_path / name)["config"]["recipe"] == {"name": name, "settings": settings}
+    photos = image_folder(tmp_path / "photos", each=10)
+    net = ("--model", f"{network_file(tmp_path / 'net.py')}:build", "--epochs", 1, "--device", "cpu")
+    for name in ("group_dro", "dfr"):
+        told = cli("train", "--data", photos, *net, "--recipe", name, "--out", tmp_path / "no").mistake
+        assert "No layout of a folder holds groups: squares_symmetric" in told
+    # What the message says to do.
+    marked = ("--data", photos, "--decoy", "decoy/rrr")
+    said = cli("train", *marked, *net, "--recipe", "group_dro", "--out", tmp_path / "yes")
+    assert said.code == 0, said
     assert "unknown recipe 'dro'" in cli("train", *DIGITS, "--recipe", "dro", "--out", tmp_path / "no").err

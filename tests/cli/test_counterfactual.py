@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,6 +102,7 @@ def test_an_unreachable_target_is_kept_and_shown_as_such(project):
     told = json.loads((project / "flips" / "counterfactual.json").read_text())["results"]["images"]
     assert [image["valid"] for image in told] == [False, False]
     assert [image["becomes"] for image in told] == ["left", "left"]
+    assert all(Path("photos", image["name"]).is_file() for image in told)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +112,18 @@ def test_an_unreachable_target_is_kept_and_shown_as_such(project):
         (("--target", "seven"), "no class 'seven' to reach. There are: 0, 1, 2"),
         (("--set", "steps"), "expected --set name=value, got 'steps'"),
         (("--set", "stepz=3"), "has no setting 'stepz'"),
-        (("--set", "steps=many"), "steps"),
-        pytest.param(
-            ("--set", "norm=l3"),
-            "expected norm to be one of l2, l1, elastic, got 'l3'",
-            marks=pytest.mark.wrong_types,
+        (("--set", "steps=many"), "counterfactual 'wachter': expected steps to be a whole number, got 'many'"),
+        (("--set", "steps=2.5"), "expected steps to be a whole number, got 2.5"),
+        (("--set", "step_size=[1]"), "expected step_size to be a number, got (1,)"),
+        (("--set", "lead=true"), "expected lead to be a number, got True"),
+        (("--set", "norm=l3"), "expected norm to be one of l2, l1, elastic, got 'l3'"),
+        (
+            ("--method", "growing_spheres", "--set", "cells=wide"),
+            "counterfactual 'growing_spheres': expected cells to be a list of whole numbers, got 'wide'",
+        ),
+        (
+            ("--method", "nearest_neighbor", "--set", "references=mine.pt"),
+            "expected references to be images or labels, which come from data alone, got 'mine.pt'",
         ),
         (("--set", "high=0.5"), "expected pixels from 0 to 0.5, got other values in image"),
         (("--index", 99_999), "expected positions from 0 to"),

@@ -7,7 +7,19 @@ import pytest
 import rightreasons
 from tests.cli.conftest import cli, control_characters, shell
 
-COMMANDS = ("demo", "data", "masks", "train", "reveal", "counterfactual", "evaluate", "revise", "prove", "table")
+COMMANDS = (
+    "demo",
+    "data",
+    "masks",
+    "train",
+    "reveal",
+    "features",
+    "counterfactual",
+    "evaluate",
+    "revise",
+    "prove",
+    "table",
+)
 
 
 def test_the_console_script_is_the_entry_point():

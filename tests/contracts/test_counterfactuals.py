@@ -207,16 +207,19 @@ def test_any_other_class_may_be_asked_for(method):
     assert (before != after)[found.valid].all()
 
 
+class Never(nn.Module):
+    """A network that gives no image the class 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = steep()
+
+    def forward(self, x):
+        return self.inside(x) - torch.tensor([0.0, 0.0, 300.0], dtype=x.dtype)
+
+
 @every_method
 def test_a_class_out_of_reach_is_not_valid_and_the_most_probable_image_is_kept(method):
-    class Never(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inside = steep()
-
-        def forward(self, x):
-            return self.inside(x) - torch.tensor([0.0, 0.0, 300.0], dtype=x.dtype)
-
     model, (inputs, _) = adapt(Never(), layer="inside.0.3"), images(4)
     target = torch.full((4,), 2)
     found = make(method)(model, inputs, target)
@@ -224,6 +227,19 @@ def test_a_class_out_of_reach_is_not_valid_and_the_most_probable_image_is_kept(m
     assert torch.isfinite(found.images).all()
     before, after = (model(x).softmax(dim=1)[:, 2] for x in (inputs, found.images))
     assert (after > before).all()
+
+
+@every_method
+def test_one_image_out_of_reach_does_not_spoil_the_others(method):
+    model, (inputs, _) = adapt(Never(), layer="inside.0.3"), images(6)
+    target = asked(model, inputs)
+    alone = make(method)(model, inputs[1:], target[1:])
+    target[0] = 2
+    found = make(method)(model, inputs, target)
+    assert not found.valid[0]
+    assert torch.equal(found.valid[1:], alone.valid)
+    assert alone.valid.any()
+    assert torch.equal(model(found.images).argmax(dim=1)[found.valid], target[found.valid])
 
 
 @every_method

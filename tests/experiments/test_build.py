@@ -248,7 +248,7 @@ def test_an_unknown_augmentation_is_named():
 def test_a_setting_of_the_wrong_kind_is_told_with_its_owner(config):
     with pytest.raises(ValueError, match="smooth_grad"):
         build_loss(config, load("digits"))
-    with pytest.raises(ValueError, match="augmentation cannot be made with"):
+    with pytest.raises(ValueError, match="augmentation: expected rotation to be a number, got 'far'"):
         build_fit_settings(TrainingConfig(augmentation={"rotation": "far"}), 0)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rightreasons.counterfactuals import NearestNeighbor, Wachter
-from rightreasons.data.arrays import ArrayDataset, Rescaled
+from rightreasons.data.arrays import ArrayDataset, Rescaled, Subset
 from rightreasons.experiments import CounterfactualSettings, Question, Record, Resources, counterfactuals
 from rightreasons.experiments.counterfactual import (
     ask,
@@ -19,6 +19,7 @@ from rightreasons.experiments.counterfactual import (
     needed_parts,
     picture_files,
     reached_class,
+    searching,
 )
 from rightreasons.experiments.subject import Subject, open_subject
 from rightreasons.models import adapt
@@ -169,6 +170,30 @@ def test_a_class_without_a_training_image_is_named(plain_and_revised):
         _check(method, asked, subject.data.classes)
     with pytest.raises(ValueError, match=r"expected pixels from 0 to 0.5, got other values in image \d+"):
         _check(Wachter(high=0.5), asked, subject.data.classes)
+
+
+def test_of_a_class_without_a_training_image_only_what_needs_one_is_refused(tmp_path, monkeypatch):
+    subject = brightness_case()
+    dim = (subject.data.target != 2).nonzero()[:, 0]
+    monkeypatch.setattr(searching, "training_images", lambda *_: Subset(subject.data, dim))
+    with pytest.raises(ValueError, match="no training image of class 'bright', so nearest_neighbor has none to show"):
+        answered(tmp_path / "out", subject, target="bright", method="nearest_neighbor", images=2)
+    assert not (tmp_path / "out").exists()
+    answers = answered(tmp_path / "bright", subject, target="bright", images=3, settings={"steps": 40})
+    assert answers.found.valid.all()
+    assert answers.contrasts.isnan().all(), "there is no image of the class at which a map could begin"
+    other = answered(tmp_path / "any", subject, target="any", images=3, method="nearest_neighbor")
+    assert other.found.valid.all(), "images of other classes are enough for any other class"
+
+
+@pytest.mark.parametrize("method", ["prototype_guided", "nearest_neighbor", "latent_search", "wachter"])
+def test_a_setting_of_the_wrong_kind_is_told_before_anything_is_trained(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(searching, "learnt_parts", lambda *_: pytest.fail("trained"))
+    subject = brightness_case()
+    monkeypatch.setattr(searching, "training_images", lambda *_: subject.data)
+    told = rf"counterfactual '{method}': expected lead to be a number, got 'far'"
+    with pytest.raises(ValueError, match=told):
+        answered(tmp_path / "out", subject, method=method, settings={"lead": "far"})
 
 
 def test_a_method_that_needs_training_images_says_so(tmp_path):

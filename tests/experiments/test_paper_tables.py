@@ -112,6 +112,23 @@ def test_a_record_tells_what_the_columns_show(tmp_path):
     assert math.isnan(COLUMNS["parameters"].of({"test": {"accuracy": 0.5}}))
 
 
+def test_the_time_to_99_per_cent_follows_from_the_held_out_images(tmp_path):
+    given = {"data": {"name": "digits"}, "model": {"name": "mlp"}, "training": {"epochs": 1}}
+    record = train(parse_run(given), tmp_path / "run", QUIET).record
+    held_out = [0.98, 0.99, 0.985, 0.995]
+    epochs = [
+        {"seconds": 2.0 + n, "validation_accuracy": right, "test_accuracy": 1.0} for n, right in enumerate(held_out)
+    ]
+
+    def read(history):
+        return COLUMNS["seconds_to_99"].of(figures(replace(record, history=history)))
+
+    assert read(epochs) == 5.0
+    assert read(epochs[3:]) == 5.0
+    assert math.isnan(read(epochs[:1]))
+    assert math.isnan(read([{"seconds": 1.0, "test_accuracy": 1.0}]))
+
+
 def test_columns_have_digits_of_their_own():
     assert [column_text(name, 4214829.126, 2) for name in ("accuracy", "parameters", "parameters_gain")] == [
         "4214829.13",

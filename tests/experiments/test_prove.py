@@ -47,6 +47,12 @@ def test_accuracies_are_those_of_a_plain_loop(proof, plain_and_revised, test_ima
     assert accuracy.difference.low < accuracy.difference.value < accuracy.difference.high
     worst = min(sum(p == t == k for p, t in zip(rows[0], truth, strict=True)) / truth.count(k) for k in range(10))
     assert proof["Worst class"].before.value == pytest.approx(worst)
+    names = []
+    for row in rows:
+        hits = [sum(p == t == k for p, t in zip(row, truth, strict=True)) / truth.count(k) for k in range(10)]
+        names.append(test_images.classes[hits.index(min(hits))])
+    assert proof["Worst class"].of == f"{names[0]} before, {names[1]} after"
+    assert figures(proof)["comparisons"]["Worst class"]["of"] == proof["Worst class"].of
 
 
 def test_the_decoy_swap_counts_predictions_that_follow_the_decoy(proof, plain_and_revised, test_images):

@@ -15,6 +15,7 @@ from rightreasons.attribution import ATTRIBUTIONS, Saliency
 from rightreasons.core import Attribution, BadModel, CorruptData, MissingExtra, NotWritten, ResumeRefused
 from rightreasons.data import Rescaled, Subset
 from rightreasons.data.arrays import ArrayDataset
+from rightreasons.data.folder import file_of, name_of
 from rightreasons.experiments import (
     Conduct,
     DataConfig,
@@ -33,7 +34,7 @@ from rightreasons.experiments import (
 )
 from rightreasons.experiments.build import build_attribution
 from rightreasons.experiments.reveal import methods as reveal_methods
-from rightreasons.experiments.reveal.index import name_of, opened_whole
+from rightreasons.experiments.reveal.index import opened_whole
 from rightreasons.experiments.reveal.methods import build_explainers, class_number
 from rightreasons.experiments.reveal.shards import packed, read_shard, restored, write_shard
 from rightreasons.experiments.subject import Subject
@@ -247,7 +248,7 @@ def test_a_defect_of_a_method_is_not_hidden_by_all(subject, monkeypatch):
 
     monkeypatch.setattr(Saliency, "__call__", broken)
     with pytest.raises(TypeError, match="a defect"):
-        build_explainers(subject.data, subject.model, RevealSettings(("all",)))
+        build_explainers(subject, RevealSettings(("all",)))
 
 
 def test_one_class_against_another(subject, tmp_path):
@@ -314,7 +315,7 @@ def test_methods_with_settings_from_a_file(subject, tmp_path):
     )
     methods = read_methods(tmp_path / "m.toml")
     assert methods[1] == MethodConfig("integrated_gradients", {"steps": 9}, "ig9")
-    explainers = build_explainers(subject.data, subject.model, RevealSettings(methods))
+    explainers = build_explainers(subject, RevealSettings(methods))
     assert [method.steps for method in explainers.methods.values()] == [4, 9]
     assert list(explainers.titles.values()) == ["Integrated gradients", "Integrated gradients (ig9)"]
     assert explainers.settings["ig9"]["steps"] == "9"
@@ -334,12 +335,12 @@ def test_methods_with_settings_from_a_file(subject, tmp_path):
 def test_a_wrong_file_of_methods_is_told(subject, tmp_path, text, told):
     (tmp_path / "m.toml").write_text(text)
     with pytest.raises(ValueError, match=told):
-        build_explainers(subject.data, subject.model, RevealSettings(read_methods(tmp_path / "m.toml")))
+        build_explainers(subject, RevealSettings(read_methods(tmp_path / "m.toml")))
 
 
 def test_a_picture_of_the_data_is_explained_as_the_data_is(subject, tmp_path):
     position = 17
-    name = name_of(subject.data, position)
+    name = file_of(subject.data, position)
     found = reveal_picture(subject, type(tmp_path)(name), RevealSettings(("saliency", "grad_cam")), device="cpu")
     inputs = subject.data[position].inputs
     assert found.batch.inputs.equal(inputs)
@@ -368,8 +369,25 @@ def test_what_is_no_picture_is_told(subject, tmp_path):
 
 def test_an_images_file_is_found_behind_parts_and_changes(subject):
     inner = Subset(Rescaled(subject.data, 0.0, 255.0), [5, 20, 7])
-    assert name_of(Subset(inner, [1]), 0) == name_of(subject.data, 20)
-    assert name_of(subject.data, 20).endswith("photos/right/13.png")
+    assert file_of(Subset(inner, [1]), 0) == file_of(subject.data, 20)
+    assert file_of(subject.data, 20).as_posix().endswith("photos/right/13.png")
+    assert name_of(Subset(inner, [1]), 0) == "right/13.png"
+
+
+def test_a_few_images_are_called_by_their_files(subject, tmp_path):
+    found = reveal_images(subject, RevealSettings(images=3), tmp_path, device="cpu")
+    files = [subject.data.entries[position].image for position in found.index.tolist()]
+    assert found.names == tuple(f"{file.parent.name}/{file.name}" for file in files)
+    results = json.loads((tmp_path / "reveal.json").read_text())["results"]
+    assert results["files"] == [file.as_posix() for file in files]
+
+
+def test_images_without_files_are_called_by_their_positions():
+    images, target = torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 0])
+    data = ArrayDataset(images, target, classes=["a", "b"], name="x")
+    part = Subset(data, [2, 1])
+    assert [name_of(part, 0), name_of(part, 1, otherwise="image {:,}")] == ["0", "image 1"]
+    assert file_of(part, 0) is None
 
 
 def test_the_ends_of_what_was_measured_are_shown():

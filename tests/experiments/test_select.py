@@ -188,6 +188,14 @@ def test_a_choice_says_what_it_rests_on():
     assert "after 1 epochs" in told
 
 
+@pytest.mark.parametrize(
+    ("scores", "doubtful"), [((0.05, 0.1), True), ((None, 0.02), True), ((0.05, 0.11), False), ((0.9, None), False)]
+)
+def test_a_choice_among_guesses_says_so(scores, doubtful):
+    told = Chosen(SELECT, 5.0, scores).doubt(10)
+    assert told == ("; none is above chance (10.0), so the choice says nothing" if doubtful else "")
+
+
 def test_a_candidate_that_diverges_has_no_score(tmp_path):
     wild = replace(RUN, training=replace(RUN.training, lr=1e30, epochs=1))
     record = try_candidate(SELECT.candidates(wild)[1], SELECT, tmp_path, RESOURCES)

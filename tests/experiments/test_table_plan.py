@@ -53,6 +53,12 @@ def test_each_value_is_varied_alone_and_a_run_of_the_base_is_not_run_twice(more)
     assert (rows["cheap, 4.0"].arm, rows["cheap, 4.0"].variation.block) == ("cheap", 1)
 
 
+def test_a_weight_of_0_is_a_control_that_a_table_may_have(tmp_path):
+    vary = '[[vary]]\nkey = "terms.rrr.weight"\nvalues = [0.0, 1.0]\ncontrols = "none"\n'
+    (tmp_path / "zero.toml").write_text(QUICK + vary)
+    assert read_table(str(tmp_path / "zero.toml")).runs(0, controls=False)["RRR, 0.0"].terms["rrr"].weight == 0
+
+
 def test_controls_of_what_is_varied_stand_beside_the_last_value_unless_asked(tmp_path):
     def controlled(word):
         vary = f'[[vary]]\nkey = "data.annotated"\nvalues = [0.1, 0.5]\n{word}'

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def doubled(folder, task):
     if task == "long":
         (folder / "begun").touch()
         try:
-            time.sleep(60)
+            for _ in range(600):
+                time.sleep(0.1)
         except KeyboardInterrupt:
             (folder / "stopped").touch()
             raise
@@ -71,6 +73,41 @@ def test_ctrl_c_stops_every_process_at_once(tmp_path):
     assert time.monotonic() - started < 50
 
 
+ENDED = """
+import os, signal, threading, time
+from functools import partial
+from pathlib import Path
+from rightreasons.experiments.table.processes import worked
+from tests.experiments.test_table_processes import doubled
+
+def press(folder):
+    while not (folder / "begun").exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+if __name__ == "__main__":
+    folder = Path(__file__).parent
+    threading.Thread(target=press, args=(folder,), daemon=True).start()
+    list(worked(["long", "a", "long"], partial(doubled, folder), 2))
+"""
+
+
+@pytest.mark.slow
+def test_a_parent_that_is_ended_leaves_nothing_to_clean_up(tmp_path):
+    (tmp_path / "script.py").write_text(ENDED)
+    # The output ends when the last of the processes has: the tracker of leaked semaphores speaks after them.
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert "leaked" not in done.stderr
+
+
 class Dead:
     """A process that ended at once, before it could be told anything."""
 
@@ -106,7 +143,7 @@ def test_a_process_that_never_works_is_one_line(monkeypatch, code, error, told):
     context = processes.multiprocessing.get_context("spawn")
 
     class Context:
-        Pipe, Event = context.Pipe, context.Event
+        Pipe = context.Pipe
 
         def Process(self, args, **more):
             args[0].close()

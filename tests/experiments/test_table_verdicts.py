@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import replace
 
 import pytest
@@ -21,11 +22,12 @@ from rightreasons.experiments.table import (
     table_record,
     table_rows,
     weight_verdicts,
+    worst_classes,
     write_csv,
 )
 from rightreasons.experiments.table.plan import slug
-from rightreasons.experiments.table.rows import _cost, paired
-from rightreasons.metrics import SeedSummary
+from rightreasons.experiments.table.rows import _cost, _worst, paired
+from rightreasons.metrics import SeedSummary, mean_sd_interval
 from tests.experiments.table_files import QUICK
 
 
@@ -74,6 +76,33 @@ def test_a_control_is_judged_by_the_interval_of_the_lead_over_it(control, verdic
     found = [text for text in mask_verdicts(rows) if not text.startswith("the zero mask alone")]
     assert len(found) == (told is not None)
     assert told is None or found[0].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (["8"], "8"),
+        (["8", "8", "8"], "8"),
+        (["3", "8", "8"], "8 (2 of 3 seeds)"),
+        (["3", "8"], ""),
+        (["8", None, None], ""),
+    ],
+)
+def test_the_worst_class_is_named_where_most_seeds_agree(named, told):
+    records = {
+        seed: Record("train", {}, {"test": {} if name is None else {"worst_class_name": name}})
+        for seed, name in enumerate(named)
+    }
+    assert _worst(records) == told
+
+
+def test_worst_classes_are_told_by_class_and_arm():
+    found = [
+        replace(row(name, seeds(90.0)), worst=worst)
+        for name, worst in (("plain", "8"), ("RRR", "3"), ("TAP", "8"), ("late", ""))
+    ]
+    found.append(replace(row("RRR, zero mask", seeds(90.0), control="zero mask"), worst="5"))
+    assert worst_classes(found) == "8 with plain, TAP; 3 with RRR"
 
 
 @pytest.mark.parametrize(("high", "verdict"), [(0.99, "as good"), (1.01, "too few seeds to tell")])
@@ -132,6 +161,31 @@ def test_a_control_whose_weight_ended_elsewhere_is_not_compared():
         "not comparable: with a random mask the weight of RRR ended at 423, with the true one at 0.06; the random mask "
     )
     assert only(*pair(0.01)).verdict == "not comparable"
+
+
+def test_intervals_of_shares_end_at_0_and_100_alike_in_every_output(tmp_path):
+    (tmp_path / "quick.toml").write_text(QUICK)
+    plan = read_table(str(tmp_path / "quick.toml"))
+    held = Records([tmp_path / "records"])
+    for seed, (accuracy, worst, loss) in enumerate([(0.96, 0.0, 0.1), (1.0, 0.03, 0.5)]):
+        figures = {"accuracy": accuracy, "worst_class": worst, "loss": loss}
+        for name, config in plan.runs(seed, controls=False).items():
+            held.add(Record("train", as_dict(config), {"test": figures}), f"{name}-{seed}")
+    plain = table_rows(plan, held)[0]
+    free = {
+        name: mean_sd_interval([100 * a, 100 * b]) for name, a, b in (("accuracy", 0.96, 1), ("worst_class", 0, 0.03))
+    }
+    assert free["accuracy"].high > 100
+    assert plain.accuracy == replace(free["accuracy"], high=100.0)
+    assert plain.worst_class == replace(free["worst_class"], low=0.0)
+    assert plain.columns["loss"] == mean_sd_interval([0.1, 0.5])
+    assert plain.columns["loss"].low < 0
+    assert table_record(plan, [plain])["rows"][0]["accuracy"]["high"] == 100
+    write_csv(plan, [plain], tmp_path / "t.csv")
+    (line,) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert (line["accuracy_high"], line["worst_class_low"]) == ("100", "0")
+    (one,) = table_rows(plan, held, seeds=1)[:1]
+    assert math.isnan(one.accuracy.high)
 
 
 def test_a_loss_that_had_nothing_to_do_is_no_evidence():

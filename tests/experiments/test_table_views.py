@@ -9,34 +9,10 @@ import torch
 
 import rightreasons.experiments.table_views as module
 from rightreasons.core import CorruptData
-from rightreasons.experiments import Resources, build_data, load_run, train
+from rightreasons.experiments import build_data, load_run, train
 from rightreasons.experiments.table import PLAIN, Records, read_table, table_rows
 from rightreasons.experiments.table_views import first_of_classes, table_views
-
-QUICK = """
-title = "Quick"
-description = "One epoch."
-source = "our own"
-seeds = 2
-
-[run.data]
-name = "digits"
-decoy = "decoy/rrr"
-decoy_size = 2
-
-[run.model]
-name = "mlp"
-settings = { hidden = [8] }
-
-[run.training]
-epochs = 1
-batch_size = 256
-
-[arms.RRR.terms.rrr]
-loss = "rrr"
-weight = "balance"
-"""
-RESOURCES = Resources("cpu", progress=False)
+from tests.experiments.table_files import QUICK, RESOURCES
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,7 @@ def test_the_report_holds_the_same_figures():
     assert report.macro_f1 == macro_f1(prediction, target)
     assert len(report.per_class) == 9
     assert report.worst_class == worst_class_accuracy(prediction, target) == min(report.per_class[:7])
+    assert report.worst == report.per_class.index(report.worst_class)
     assert report.worst_group == worst_group_accuracy(prediction, target, group)
     assert report.count == 200
     assert classification_report(prediction, target).worst_group is None

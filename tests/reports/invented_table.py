@@ -86,7 +86,11 @@ def _record(name, config, seed):
     return Record(
         "train",
         as_dict(config),
-        {"test": {"accuracy": accuracy, "worst_class": accuracy - 0.1}, "classes": CLASSES, "assessment": assessment},
+        {
+            "test": {"accuracy": accuracy, "worst_class": accuracy - 0.1, "worst_class_name": str(min(seed, 1))},
+            "classes": CLASSES,
+            "assessment": assessment,
+        },
         history=[{"test_accuracy": value} for value in [*ENDS.get(name, [0.4, accuracy]), accuracy]],
         seconds=10.0 if name == PLAIN else 22.0,
         environment={"torch": "2.13", "device": "cpu" if seed else "cuda"},

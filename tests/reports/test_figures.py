@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rightreasons.reports.canvas import MARGIN
 from rightreasons.reports.figures import (
     DIVERGING,
     LEVELS,
@@ -154,6 +155,19 @@ def test_contact_sheet_shows_every_map_and_both_bars():
     assert found[0] >= 100
     fewer = contact_sheet(images[:1], {}, ["a"], cell=60)
     assert sheet.height - fewer.height == 2 * (sheet.height - contact_sheet(images[:2], {}, ["a", "b"], cell=60).height)
+
+
+def test_contact_sheet_shows_further_images_between_the_images_and_their_maps():
+    images, maps = [np.zeros((4, 4))] * 2, {"Saliency": Heatmap(np.zeros((2, 4, 4)), True)}
+    plain = contact_sheet(images, maps, ["a", "b"], cell=60)
+    red = np.broadcast_to([1.0, 0.0, 0.0], (4, 4, 3))
+    more = contact_sheet({"input": images, "nearest 3": [red] * 2}, maps, ["a", "b"], cell=60)
+    assert more.height == plain.height
+    found = (np.asarray(more) == [255, 0, 0]).all(-1)
+    assert found.sum() == 2 * 60 * 60
+    assert np.flatnonzero(found.any(axis=0))[0] - MARGIN == more.width - plain.width
+    with pytest.raises(ValueError, match=r"got \[1, 2\]"):
+        contact_sheet({"input": images, "nearest 3": images[:1]}, maps, ["a", "b"])
 
 
 def test_contact_sheet_refuses_what_does_not_go_together():

@@ -128,7 +128,7 @@ def test_what_matters_is_said_in_words(page):
 def test_all_that_the_caller_writes_is_escaped():
     evil = "</style><script>alert('x')</script>\"&"
     panel = Panel("before", evil, 0.5, False, {evil: Heatmap(np.ones((2, 2)), True)})
-    row = replace(HEADLINE[0], name=evil, explanation=evil)
+    row = replace(HEADLINE[0], name=evil, explanation=evil, of=evil)
     curve = Curve(evil, evil, {evil: [0.1, 0.2]}, evil)
     control = ControlRow(evil, evil, estimate(0.5), evil)
     shown = content(
@@ -151,6 +151,12 @@ def test_all_that_the_caller_writes_is_escaped():
     assert not page.all("script")
     assert not any("onclick" in attrs for _, attrs in page.elements)
     assert page.text.count(evil) > 15
+
+
+def test_the_class_that_fares_worst_is_named():
+    told = Page(render(content(headline=(replace(HEADLINE[0], of="8 before, 3 after"),)))).text
+    assert "It is 8 before, 3 after." in told
+    assert "It is" not in Page(render(content(headline=HEADLINE[:1]))).text
 
 
 def test_undefined_estimates_are_called_so():

@@ -208,6 +208,7 @@ def test_a_sheet_of_what_was_revealed(tmp_path):
     found = Revealed(
         batch=batch,
         index=torch.arange(3),
+        names=("0", "1", "2"),
         classes=data.classes,
         probabilities=torch.eye(10)[batch.target],
         heatmaps={"Saliency": torch.randn(3, 1, 8, 8), "Grad-CAM": torch.rand(3, 1, 8, 8)},
@@ -221,6 +222,8 @@ def test_a_sheet_of_what_was_revealed(tmp_path):
     assert sheet.height == fewer.height
     other = reveal_sheet(replace(found, probabilities=torch.eye(10)[(batch.target + 1) % 10]))
     assert np.asarray(other).tobytes() != np.asarray(sheet).tobytes()
+    named = reveal_sheet(replace(found, names=("zero/0.png", "1", "2")))
+    assert np.asarray(named).tobytes() != np.asarray(sheet).tobytes()
 
 
 def test_a_sheet_of_data_has_a_column_for_each_kind_of_mask():

@@ -42,6 +42,16 @@ def test_a_signed_map_is_centered_at_zero_and_its_bar_says_its_ends(monkeypatch)
     assert len(held & {tuple(color) for color in DIVERGING}) > 150
 
 
+def test_further_pictures_stand_between_the_image_and_its_maps(monkeypatch):
+    texts = written(monkeypatch)
+    red = np.broadcast_to([1.0, 0.0, 0.0], (8, 8, 3))
+    picture = figure({"input": IMAGE, "nearest 3": red}, {"Saliency": signed()})
+    assert texts.index("input") < texts.index("nearest 3") < texts.index("Saliency")
+    found = (np.asarray(picture.convert("RGB")) == [255, 0, 0]).all(-1)
+    assert found.sum() == CELL * CELL
+    assert CELL < np.flatnonzero(found.any(axis=0))[0] < 2 * CELL
+
+
 def test_an_unsigned_map_begins_at_its_smallest_value(monkeypatch):
     texts = written(monkeypatch)
     picture = figure(IMAGE, {"RISE": Heatmap(np.linspace(0.4, 0.44, 64).reshape(8, 8))})

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from rightreasons.core import NotWritten
-from rightreasons.experiments.table import PLAIN, Judged, mask_verdicts
+from rightreasons.experiments.select import Chosen, Select
+from rightreasons.experiments.table import PLAIN, Judged, mask_verdicts, table_record
 from rightreasons.experiments.table import judged as judged_rows
 from rightreasons.experiments.table.rows import NOTHING
 from rightreasons.metrics import SeedSummary
@@ -80,6 +81,18 @@ def test_an_arm_stands_with_its_figures_and_what_was_published(html):
     assert f"2.20{TIMES}" in told
     assert "memory" not in told
     assert "92 somewhere from memory, do not cite" in words(body_of(html, "late"))
+
+
+def test_the_worst_class_is_named_under_the_table(html):
+    assert f"; it is 1 (4 of 5 seeds) with plain, clean bound, {ESCAPED} and 3 more." in words(html)
+
+
+def test_a_choice_that_says_nothing_is_doubted(page):
+    select = Select("terms.t.weight", (1.0, 2.0), "swap")
+    arms = [replace(row, chosen=Chosen(select, 2.0, (0.04, 0.06))) for row in page.rows if row.name == HOSTILE]
+    told = words(render_table(replace(page, rows=tuple(arms))))
+    assert "seed 0 alone (1.0: 4.0, 2.0: 6.0); none is above chance (10.0), so the choice says nothing" in told
+    assert table_record(page.plan, arms)["rows"][0]["chosen"].endswith("so the choice says nothing")
 
 
 def test_each_control_stands_below_its_arm_with_its_verdict(html):

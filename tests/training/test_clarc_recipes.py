@@ -12,7 +12,6 @@ from torch import nn
 from rightreasons.core import BadModel, MissingAnnotation
 from rightreasons.core.hooks import substituted
 from rightreasons.data import ArrayDataset
-from rightreasons.metrics import worst_group_accuracy
 from rightreasons.models import adapt
 from rightreasons.training import (
     RECIPES,
@@ -22,7 +21,6 @@ from rightreasons.training import (
     PClArC,
     RRClArCRecipe,
     evaluate,
-    fit,
 )
 from rightreasons.training.recipes.artifact import (
     Artifact,
@@ -34,38 +32,20 @@ from rightreasons.training.recipes.artifact import (
     values_of,
 )
 from rightreasons.training.recipes.clarc import frozen_below, moved_in
+from tests.training.shortcut_images import EVEN, SETTINGS, killed_and_resumed, quiet, shortcut_images, worst
+from tests.training.shortcut_images import mlp as small_mlp
 
-SETTINGS = FitSettings(epochs=8, batch_size=50, lr=0.01)
-SKEWED, EVEN = (0.48, 0.02, 0.02, 0.48), (0.25,) * 4
+SKEWED = (0.48, 0.02, 0.02, 0.48)
 NAMES = ("rr_clarc", "p_clarc", "a_clarc")
-quiet = partial(fit, progress=False)
+mlp = partial(small_mlp, layer="1")
 every = pytest.mark.parametrize("name", NAMES)
 
 
 def shortcut(shares=SKEWED, images=600, seed=0, **given):
-    """Two classes by a brightness of the upper rows; a bright patch, in masks and groups, goes with it."""
-    generator = torch.Generator().manual_seed(seed)
-    group = torch.repeat_interleave(torch.arange(4), torch.tensor([round(share * images) for share in shares]))
-    group = group[torch.randperm(len(group), generator=generator)]
-    target, sign = group // 2, group % 2
-    pixels = torch.randint(0, 150, (len(group), 1, 6, 6), generator=generator)
-    pixels[:, 0, :2] += (60 * target).view(-1, 1, 1)
-    pixels[:, 0, 4:, 4:] = (40 + 150 * sign).view(-1, 1, 1)
-    masks = torch.zeros(len(group), 1, 6, 6)
+    """The patch is in the masks, too."""
+    masks = torch.zeros(sum(round(share * images) for share in shares), 1, 6, 6)
     masks[:, :, 4:, 4:] = 1
-    given = {"group": group, "irrelevant": masks.bool(), **given}
-    return ArrayDataset(pixels.to(torch.uint8), target, classes=["dark", "bright"], name="shortcut", **given)
-
-
-def mlp(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, 2))
-        return adapt(network, layer="1")
-
-
-def worst(model, data):
-    return worst_group_accuracy(evaluate(model, data).predictions, data.target, data.group)
+    return shortcut_images(shares, images, seed, noise=150, contrast=60, **{"irrelevant": masks.bool(), **given})
 
 
 def flipped(data):
@@ -129,22 +109,9 @@ def test_the_same_seed_gives_the_same_weights_and_a_killed_recipe_goes_on(name, 
     data, settings = shortcut(images=200), FitSettings(epochs=2, batch_size=64, lr=0.01)
     models, recipe = [mlp() for _ in range(3)], RECIPES[name]()
     recipe(models[0], data, Objective(), settings, fit=quiet)
-    calls = []
-
-    def killed(*args, **kwargs):
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        calls.append(quiet(*args, resume=True, **kwargs))
-        return calls[-1]
-
-    if name == "p_clarc":
-        recipe(models[1], data, Objective(), settings, fit=killed, out=tmp_path)
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            recipe(models[1], data, Objective(), settings, fit=killed, out=tmp_path)
+    stopped = killed_and_resumed(recipe, models[1:], data, tmp_path)
+    assert stopped == (name != "p_clarc")
     assert (tmp_path / "plain" / "directions.safetensors").is_file()
-    result = recipe(models[2], data, Objective(), settings, fit=partial(quiet, resume=True), out=tmp_path)
-    assert result.resumed_from == calls[0].steps
     assert weights(models[2]).equal(weights(models[0]))
     assert set(models[2].state_dict()) == set(mlp().state_dict())
 

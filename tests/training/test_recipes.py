@@ -16,7 +16,7 @@ from torch import nn
 from rightreasons.core import BadModel, CorruptData, MissingAnnotation
 from rightreasons.data import ArrayDataset, Grouped, Subset, decoy, groups_of, split
 from rightreasons.data.splits import stream
-from rightreasons.metrics import average_group_accuracy, per_group_accuracy, worst_group_accuracy
+from rightreasons.metrics import average_group_accuracy, per_group_accuracy
 from rightreasons.models import adapt
 from rightreasons.supervision import RRR
 from rightreasons.training import (
@@ -31,41 +31,21 @@ from rightreasons.training import (
     RecipeResult,
     Term,
     evaluate,
-    fit,
 )
 from rightreasons.training.recipes import find_another as finding
 from rightreasons.training.recipes import group_dro as robust
 from rightreasons.training.recipes import jtt as twice
 from rightreasons.training.recipes.dfr import Refit, balanced, features, folded, last_layer, write_head
 from rightreasons.training.recipes.find_another import Marked, marks_of, packed, share_inside
+from tests.training.shortcut_images import EVEN, SETTINGS, killed_and_resumed, mlp, quiet, shortcut_images, worst
 
-SETTINGS = FitSettings(epochs=8, batch_size=50, lr=0.01)
-SKEWED, EVEN = (0.49, 0.01, 0.01, 0.49), (0.25,) * 4
-quiet = partial(fit, progress=False)
+SKEWED = (0.49, 0.01, 0.01, 0.49)
 # The recipes of class artifact compensation have files of their own.
 every_recipe = pytest.mark.parametrize("name", [name for name in RECIPES if not name.endswith("clarc")])
 
 
 def shortcut(shares=SKEWED, images=1000, seed=0):
-    """Two classes by a faint brightness of two rows; a bright patch goes with the class as often as the shares say."""
-    generator = torch.Generator().manual_seed(seed)
-    group = torch.repeat_interleave(torch.arange(4), torch.tensor([round(share * images) for share in shares]))
-    group = group[torch.randperm(len(group), generator=generator)]
-    target, sign = group // 2, group % 2
-    pixels = torch.randint(0, 200, (len(group), 1, 6, 6), generator=generator)
-    pixels[:, 0, :2] += (30 * target).view(-1, 1, 1)
-    pixels[:, 0, 4:, 4:] = (40 + 150 * sign).view(-1, 1, 1)
-    return ArrayDataset(pixels.to(torch.uint8), target, classes=["dark", "bright"], name="shortcut", group=group)
-
-
-def mlp(seed=0, classes=2):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return adapt(nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, classes)))
-
-
-def worst(model, data):
-    return worst_group_accuracy(evaluate(model, data).predictions, data.target, data.group)
+    return shortcut_images(shares, images, seed, noise=200, contrast=30)
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +87,8 @@ def test_the_same_seed_gives_the_same_weights_and_a_killed_recipe_goes_on(name, 
     data, settings = shortcut(images=200), FitSettings(epochs=2, batch_size=64, lr=0.01)
     models, recipe = [mlp() for _ in range(3)], RECIPES[name]()
     recipe(models[0], data, Objective(), settings, fit=quiet)
-    calls = []
-
-    def killed(*args, **kwargs):
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        calls.append(quiet(*args, resume=True, **kwargs))
-        return calls[-1]
-
-    try:
-        recipe(models[1], data, Objective(), settings, fit=killed, out=tmp_path)
-    except KeyboardInterrupt:
-        assert name in ("find_another", "jtt")
-    result = recipe(models[2], data, Objective(), settings, fit=partial(quiet, resume=True), out=tmp_path)
-    assert result.resumed_from == calls[0].steps
+    stopped = killed_and_resumed(recipe, models[1:], data, tmp_path)
+    assert stopped == (name in ("find_another", "jtt"))
     assert weights(models[2]).equal(weights(models[0]))
     assert all(path.is_dir() for path in tmp_path.iterdir())
 

@@ -114,7 +114,7 @@ class TargetedBaseline(Baseline):
     The path from an image of the other class to the image itself changes what tells the two apart, and little else. The
     values of integrated gradients and DeepLIFT sum to the image's lead minus that of its baseline.
 
-    Source: Shih et al. 2021 (GANMEX), arXiv:2011.06015, section 3.
+    Source: Shih et al. 2020 (GANMEX), arXiv:2011.06015, section 3.
     """
 
     @abstractmethod
@@ -151,7 +151,7 @@ class TargetedBaseline(Baseline):
 class ClassBaseline(TargetedBaseline):
     """The nearest real images of the other class (minimum-distance training samples, MDTS).
 
-    Source: the plain form that Shih et al. 2021, arXiv:2011.06015, compare theirs with. Nearest by Euclidean distance.
+    Source: the plain form that Shih et al. 2020, arXiv:2011.06015, compare theirs with. Nearest by Euclidean distance.
 
     Args:
         references: Real images, such as the training images.
@@ -193,7 +193,14 @@ class ClassBaseline(TargetedBaseline):
 class GeneratedBaseline(TargetedBaseline):
     """An image of the other class that a generator makes of the image itself.
 
-    Source: Shih et al. 2021, arXiv:2011.06015, whose generator is a GAN that stays near the image.
+    What it is asked to make: an image that the classifier takes for the other class, realistic, and near the image.
+
+    Source: Shih et al. 2020 (GANMEX), arXiv:2011.06015, section 3, whose generator is a StarGAN with the classifier in
+    the place of its class head: the classifier's own loss, an adversarial one, and one of similarity. Deviation: the
+    generator is the caller's. That of the library (``training.fit_generator``, which ``reveal --baseline generated``
+    trains) has the same three terms without a discriminator: a hinge on the classifier's lead; the sum of absolute
+    changes, weighted by ``GeneratorSettings.nearness``; and, for realism, how well a class-conditional variational
+    autoencoder reproduces the image. It has no cycle back to the original.
 
     Args:
         generator: ``(images, classes) -> images``, of the same shape and in the same range.

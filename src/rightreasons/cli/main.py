@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from rightreasons import __version__
-from rightreasons.cli import counterfactual, data, demo, evaluate, masks, prove, reveal, revise, table, train
+from rightreasons.cli import counterfactual, data, demo, evaluate, features, masks, prove, reveal, revise, table, train
 
 app = typer.Typer(
     name="rightreasons",
@@ -67,7 +67,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-for module in (demo, data, masks, train, reveal, counterfactual, evaluate, revise, prove, table):
+for module in (demo, data, masks, train, reveal, features, counterfactual, evaluate, revise, prove, table):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=module.EXAMPLES)(guarded(getattr(module, name)))
 

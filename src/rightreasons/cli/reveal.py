@@ -26,7 +26,7 @@ from rightreasons.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rightreasons.experiments import Conduct, RevealSettings, Storage, Subject
+    from rightreasons.experiments import Conduct, Revealed, RevealSettings, Storage, Subject
 
 EXAMPLES = """
 **Examples**
@@ -38,6 +38,8 @@ rightreasons reveal --model my_net.py:build --weights mine.pt --data photos/ --m
 rightreasons reveal runs/plain --images all --method all --out maps
 
 rightreasons reveal runs/plain --image photo.png --method grad_cam --method lrp --out figure.png
+
+rightreasons reveal runs/plain --method deep_lift --against 3 --baseline nearest --out maps
 
 accelerate launch --num_processes 2 -m rightreasons reveal runs/plain --images all --out maps
 (on CPUs add --multi_gpu before -m, or Accelerate starts one process only)
@@ -73,6 +75,14 @@ def reveal(
     against: Annotated[
         str, typer.Option(help="Name or number of a class: explain what speaks for the target and against it.")
     ] = "",
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="Where methods with a baseline begin, such as integrated_gradients and deep_lift: a number, mean, "
+            "blurred; or, with --against, nearest (the nearest training image of that class) or generated (from the "
+            "image; the generator is trained once and kept). Unless given, the smallest pixel value."
+        ),
+    ] = "",
     out: Out = Path("reveal"),
     shard_size: Annotated[
         int | None, typer.Option(help="Images a shard: 1,000 unless given, fewer where that would be over 128 MiB.")
@@ -107,10 +117,14 @@ def reveal(
 
     count = None if images == "all" else _number(images)
     named = tuple(method or ([] if config else ["saliency"]))
-    settings = RevealSettings((*(read_methods(config) if config else ()), *named), count, target, seed, against)
+    settings = RevealSettings(
+        (*(read_methods(config) if config else ()), *named), count, target, seed, against, baseline
+    )
     many = image is None and (count is None or count > SHEET)
     given = {"shard-size": shard_size, "format": format, "half": half, "overwrite": overwrite}
     _check_use(many, given, overlay=overlay and image is None)
+    if settings.generates:
+        show.note("a generated baseline needs networks that are trained on the training images, once; they are kept")
     if run is not None and run.is_dir() and (model or weights):
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
@@ -171,16 +185,17 @@ def _some(subject: Subject, settings: RevealSettings, out: Path, device: str) ->
 
     found = reveal_images(subject, settings, out, device=device)
     reveal_sheet(found).save(out / "sheet.png")
-    images = list(enumerate(found.index.tolist()))
+    images = list(enumerate(found.names))
     if len(found.shares) <= COLUMNS:
-        rows = [(str(position), *found.told(row)) for row, position in images]
+        rows = [(name, *found.told(row)) for row, name in images]
         show.table(("image", "truth", "prediction", "sure", *found.shares), rows)
     else:
-        rows = [(str(position), found.told(row)[0], *found.said(row)) for row, position in images]
+        rows = [(name, found.told(row)[0], *found.said(row)) for row, name in images]
         show.table(("image", "truth", "prediction", "sure"), rows)
         show.table(("mean share of the absolute map", ""), found.mean_shares())
     if settings.against:
         show.rivals(settings.against, sum(found.said(row)[0] == settings.against for row, _ in images), settings.target)
+    _begins(found)
     show.unfit(found.unfit)
     show.written(out, "sheet.png", "heatmaps.safetensors", "reveal.json")
 
@@ -196,5 +211,15 @@ def _picture(subject: Subject, image: Path, settings: RevealSettings, out: Path,
     found = reveal_picture(subject, image, settings, device=device)
     picture_figure(found, title=image.name, against=settings.against, overlay=overlay).save(file)
     show.table(("picture", "prediction", "sure"), [(str(image), *found.said(0))])
+    _begins(found)
     show.unfit(found.unfit)
     show.written(file.parent, file.name)
+
+
+def _begins(found: Revealed) -> None:
+    """Where maps begin, and whether the model sees there what it is contrasted with."""
+    from rightreasons.cli import show
+
+    for start in found.starts.values():
+        taken = f"{int(start.taken.sum())} of {len(start.taken)}"
+        show.note(f"{start.title}: maps begin at {start.words}; the model takes {taken} for it")

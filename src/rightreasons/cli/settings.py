@@ -56,7 +56,7 @@ def with_term(config: RunConfig, loss: str | None, weight: str | None, attributi
     """The configuration with the explanation loss of the flags in the place of its own.
 
     Raises:
-        ValueError: A weight or an explainer without a loss.
+        ValueError: A weight or an explainer without a loss, or a weight of 0, which has no effect.
     """
     from rightreasons.experiments import TermConfig
 
@@ -65,9 +65,20 @@ def with_term(config: RunConfig, loss: str | None, weight: str | None, attributi
             raise ValueError("--weight and --attribution belong to a --loss")
         if config.training.annotated_batch and not (config.terms or config.training.augmentation.get("borrow")):
             raise ValueError("annotated images are drawn for a --loss, or to --borrow their masks; name one of them")
-        return config
+        return _effective(config)
     term = TermConfig(loss=loss, weight=1.0 if weight is None else _number(weight), attribution=attribution or "")
-    return replace(config, terms={loss: term})
+    return _effective(replace(config, terms={loss: term}))
+
+
+def _effective(config: RunConfig) -> RunConfig:
+    """The configuration, if each of its losses has an effect; in a table a loss of weight 0 may be a control."""
+    for name, term in config.terms.items():
+        if term.weight == 0:
+            raise ValueError(
+                f"a weight of 0 leaves {name} without effect: give it a --weight above 0, or balance, which finds one; "
+                "or leave the loss out to train without it"
+            )
+    return config
 
 
 def randomizing(config: TrainingConfig, irrelevant: str | None, borrow: int | None, grow: int | None) -> TrainingConfig:

@@ -49,6 +49,9 @@ def proof_table(proof: Proof) -> None:
         told = [f"{_interval(row.difference)}\n{judged}"] if narrow else [_interval(row.difference), judged]
         shown.add_row(escape(row.name), *cells, *told)
     console.print(shown)
+    for row in proof.comparisons:
+        if row.of:
+            note(f"{row.name}: {row.of}")
     if proof.controls:
         _controls_table(proof)
 
@@ -84,7 +87,11 @@ def _interval(estimate: Estimate) -> str:
 def run_table(run: Run) -> None:
     """The scores of a run."""
     scores = run.record.results["test"]
-    lines = [(name.replace("_", " "), _percent(v)) for name, v in scores.items() if name not in ("images", "loss")]
+    unlisted = ("images", "loss", "worst_class_name")
+    # Records of older runs do not name the class.
+    which = {"worst_class": f" ({scores['worst_class_name']})"} if "worst_class_name" in scores else {}
+    titles = {name: name.replace("_", " ") + which.get(name, "") for name in scores if name not in unlisted}
+    lines = [(title, _percent(scores[name])) for name, title in titles.items()]
     last = run.record.history[-1] if run.record.history else {}
     unsaid = ("epoch", "stage", "seconds", "cpu_seconds")
     parts = {k: v for k, v in last.items() if k not in unsaid and not k.endswith("_accuracy")}

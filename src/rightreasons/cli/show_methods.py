@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
 GAP = 2
 """Blanks between columns."""
+
+SHAPE = "area_change"
+"""Only of strokes there is such a measure."""
+
+WHOLE = ("l0", "queries", "gradients")
+TOLD = {
+    "shown": "means with 95 % bootstrap intervals over images; distances, IM1, IM2 (x 100) and all below over the "
+    "valid ones; oracle: a second network agrees, over all; ms: an image, of all at once, and in brackets the CPU's",
+    "further": "COUT: whether the most changed pixels flip the model, -1 to 1; sharpness: the steepest rise of the "
+    "target's probability on the way from the original, of length 1; overshoot: share of the way behind the boundary; "
+    "neighbor: distance to the nearest training image of the target's class, over that of real images (1 is real)",
+    "shape": "changes of the stroke against the original's, as shares; the slant in degrees, too, for its share is "
+    "that of the few images that hardly lean",
+}
+"""What the columns mean."""
 
 
 def methods_table(
@@ -50,13 +65,41 @@ def tell(rows: Sequence[MethodRow]) -> None:
         groups.setdefault((row.cell.data, row.cell.kind, row.cell.seed), []).append(row)
     for (data, kind, seed), those in groups.items():
         show.say(f"{data}, {kind} target, seed {seed}, {those[0].cell.protocol.images:,} test images")
-        for header, lines in fitting(*_cells_of(those), width=show.console.width):
-            show.table(header, lines)
+        for header, lines in _tables(those):
+            for part in fitting(header, lines, width=show.console.width):
+                show.table(*part)
         show.note(_anchors(those[0].results))
-    show.note(
-        "means with 95 % bootstrap intervals over images; distances, IM1 and IM2 over the valid ones, x 100 for IM2; "
-        "oracle: a second network agrees, over all; ms: an image, of all at once, and in brackets the CPU's"
-    )
+    strokes = any(SHAPE in row.results for row in rows)
+    for name in ("shown", "further", *["shape"] * strokes):
+        show.note(TOLD[name])
+    if any(map(_beside_published, rows)):
+        from rightreasons.experiments.counterfactual.published import PROTOCOL_TOLD
+
+        show.note(PROTOCOL_TOLD)
+
+
+def _tables(rows: Sequence[MethodRow]) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """What flips and how near it is; what lies on the way there; and where the images are strokes, their shape."""
+    from rightreasons.experiments.counterfactual.methods import COLUMNS, FURTHER_COLUMNS, SHAPE_COLUMNS
+    from rightreasons.experiments.counterfactual.published import PUBLISHED_CHANGES
+
+    header, lines = _cells_of(rows, COLUMNS)
+    times = [f"{_number(r.results['milliseconds'], 2)} ({_number(r.results['cpu_milliseconds'], 2)})" for r in rows]
+    yield [*header, "ms"], [[*line, time] for line, time in zip(lines, times, strict=True)]
+    yield _cells_of(rows, FURTHER_COLUMNS)
+    if all(SHAPE in row.results for row in rows):
+        columns = {"validity": COLUMNS["validity"], **SHAPE_COLUMNS}
+        header, lines = _cells_of(rows, columns)
+        if _beside_published(rows[0]):
+            for name, values in PUBLISHED_CHANGES.items():
+                told = ["-" if c not in values else _number(values[c], _digits(c)) for c in columns]
+                lines.append([f"{name}, published", *told])
+        yield header, lines
+
+
+def _beside_published(row: MethodRow) -> bool:
+    """Whether the published changes were taken of the same question: digits, and targets at random."""
+    return SHAPE in row.results and (row.cell.data, row.cell.kind) == ("mnist", "random")
 
 
 def fitting(
@@ -74,24 +117,27 @@ def fitting(
     return [([header[p] for p in part], [[line[p] for p in part] for line in lines]) for part in parts]
 
 
-def _cells_of(rows: Sequence[MethodRow]) -> tuple[list[str], list[list[str]]]:
-    from rightreasons.experiments.counterfactual.methods import COLUMNS
-
-    lines = []
-    for row in rows:
-        told = [_estimate(name, row.results[name]) for name in COLUMNS]
-        times = f"{_number(row.results['milliseconds'], 2)} ({_number(row.results['cpu_milliseconds'], 2)})"
-        lines.append([row.cell.method, *told, times])
-    return ["method", *COLUMNS.values(), "ms"], lines
+def _cells_of(rows: Sequence[MethodRow], columns: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    lines = [[row.cell.method, *(_estimate(name, row.results[name]) for name in columns)] for row in rows]
+    return ["method", *columns.values()], lines
 
 
 def _estimate(name: str, told: Mapping[str, Any]) -> str:
     """The mean and its interval; a dash where no image counts."""
-    factor, digits = 100 if name == "im2" else 1, 0 if name in ("l0", "queries", "gradients") else 2
+    factor = 100 if name == "im2" else 1
     if told["value"] is None:
         return "-"
-    value, low, high = (_number(told[end], digits, factor) for end in ("value", "low", "high"))
+    value, low, high = (_number(told[end], _digits(name), factor) for end in ("value", "low", "high"))
     return value if low == value == high or told["low"] is None else f"{value} [{low}, {high}]"
+
+
+def _digits(name: str) -> int:
+    """Behind the point."""
+    if name in WHOLE:
+        return 0
+    if name == "slant_change":
+        return 1
+    return 3 if name.endswith("_change") else 2
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> str:

@@ -123,16 +123,18 @@ def _lead(row: TableRow, brief: bool) -> str:
 
 
 def _caption(plan: TablePlan, rows: Sequence[TableRow]) -> str:
-    from rightreasons.experiments.table import column_title, column_told
+    from rightreasons.experiments.table import column_title, column_told, worst_classes
 
     assessed = (r.results.get("assessment", {}) for row in rows for r in row.records.values())
     unseen = sorted({str(found["unseen_explainer"]) for found in assessed if "unseen_explainer" in found})
     names = {"unseen": f" ({', '.join(unseen)})"} if unseen else {}
+    worst = worst_classes(rows)
+    names |= {"worst_class": f" (it is {worst})"} if worst else {}
     told = "; ".join(f"{column_title(name)}: {column_told(name)}{names.get(name, '')}" for name in plan.columns)
     return (
         f"{told}; mean and sample sd over seeds, n where fewer seeds than the row's have it, 95 % t intervals in "
-        "brackets. Lead: test accuracy over plain in points, paired by seed; cost in CPU time (older records: in "
-        f"seconds) as a multiple of plain. Protocol: {plan.source}"
+        "brackets, of shares cut at 0 and 100. Lead: test accuracy over plain in points, paired by seed; cost in CPU "
+        f"time (older records: in seconds) as a multiple of plain. Protocol: {plan.source}"
     )
 
 
@@ -143,7 +145,7 @@ def _below(plan: TablePlan, rows: Sequence[TableRow]) -> None:
     _sources(rows)
     for row in rows:
         if row.chosen is not None and not row.control and row.variation is None:
-            say(f"{row.name}: chosen {row.chosen.told}")
+            say(f"{row.name}: chosen {row.choice}")
     for told in (*weight_verdicts(rows), idle_controls(rows)):
         if told:
             say(told)

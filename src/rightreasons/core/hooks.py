@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from torch import Tensor, nn
 
@@ -62,14 +63,16 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     """The module of that name.
 
     Raises:
-        BadModel: There is none; the message lists those that exist.
+        BadModel: There is none; the message names near ones and lists those that exist.
     """
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if name not in modules or not name:
         leaves = [n for n, m in modules.items() if n and not any(m.children())]
         blocks = [n for n, m in network.named_children() if any(m.children())]
         whole = f"; or a block of them: {', '.join(blocks)}" if blocks else ""
-        raise BadModel(f"no layer named {name!r}. There are: {', '.join(leaves)}{whole}")
+        near = " or ".join(map(repr, get_close_matches(name, list(modules), n=3)))
+        hint = f" Did you mean {near}?" if near else ""
+        raise BadModel(f"no layer named {name!r}.{hint} There are: {', '.join(leaves)}{whole}")
     return modules[name]
 
 

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from rightreasons.core import Batch, CorruptData, DataUnavailable
-from rightreasons.data.dataset import ImageDataset
+from rightreasons.data.arrays import Subset
+from rightreasons.data.dataset import ImageDataset, Wrapper
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,22 @@ class ImageFolder(ImageDataset):
         return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
+def file_of(data: ImageDataset, position: int) -> Path | None:
+    """The file of an image, behind parts of a folder and changes to it; ``None`` where it has none."""
+    while not isinstance(data, ImageFolder):
+        if not isinstance(data, Wrapper):
+            return None
+        position = int(data.index[position]) if isinstance(data, Subset) else position
+        data = data.data
+    return data.entries[position].image
+
+
+def name_of(data: ImageDataset, position: int, *, otherwise: str = "{}") -> str:
+    """What to call an image: ``CLASS/FILE`` where it has a file, or else its position in the words of ``otherwise``."""
+    file = file_of(data, position)
+    return otherwise.format(position) if file is None else f"{file.parent.name}/{file.name}"
+
+
 def _classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
     if not root.is_dir():
         raise DataUnavailable(f"expected a folder of images, found no folder {root}")
@@ -201,7 +218,7 @@ def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -
         if chosen is None and upright != first:
             raise CorruptData(
                 f"{entry.image} is {_measure(upright)}, but {entries[0].image} is {_measure(first)}: "
-                "resize all alike, with --resize 64 or size=64"
+                "resize all alike with --resize 64 (in Python size=64)"
             )
         for mask in filter(None, entry.masks):
             _check_mask_size(mask, entry.image, stored, upright)

@@ -14,6 +14,10 @@ from rightreasons.data.dataset import ImageDataset, Wrapper
 from rightreasons.data.decoyed import DecoyDataset
 
 CHUNK = 256
+WHO_HAS_GROUPS = (
+    "No layout of a folder holds groups: squares_symmetric and squares_asymmetric have them, and images with a decoy "
+    "(--decoy); in Python wrap the images in Grouped(data, group). The recipe jtt does without"
+)
 
 
 class Grouped(Wrapper):
@@ -31,7 +35,7 @@ class Grouped(Wrapper):
     """
 
     def __init__(self, data: ImageDataset, group: Int[Tensor, " images"] | None = None) -> None:
-        self.group = required_groups(data, "Grouped") if group is None else _checked(group, len(data))
+        self.group = required_groups(data, "training by groups") if group is None else _checked(group, len(data))
         super().__init__(data, f"{int(torch.bincount(self.group).count_nonzero())} groups")
 
     def batch(self, index: Int[Tensor, " batch"]) -> Batch:
@@ -74,7 +78,7 @@ def required_groups(data: ImageDataset, user: str) -> Int[Tensor, " images"]:
     if group is None:
         raise MissingAnnotation(
             f"{user} needs to know the group of each image (its class together with a feature such as its background), "
-            f"and {data.name} does not tell it; wrap it in Grouped(data, group)"
+            f"and {data.name} does not tell it. {WHO_HAS_GROUPS}"
         )
     return group
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -27,11 +29,21 @@ def annotated_images(data: ImageDataset, chunk: int = 256) -> Int[Tensor, " anno
 
 def marks(data: ImageDataset, chunk: int = 256) -> tuple[Bool[Tensor, " images"], Bool[Tensor, " images"]]:
     """Which images are annotated, and which of these have a marked pixel; each image is read once."""
-    annotated, marked = (torch.zeros(len(data), dtype=torch.bool) for _ in range(2))
+    annotated, kinds = marks_by_kind(data, chunk)
+    return annotated, reduce(torch.logical_or, kinds.values(), torch.zeros_like(annotated))
+
+
+def marks_by_kind(
+    data: ImageDataset, chunk: int = 256
+) -> tuple[Bool[Tensor, " images"], dict[str, Bool[Tensor, " images"]]]:
+    """Which images are annotated, and of each kind of mask there is, which of these have a pixel marked in it."""
+    annotated = torch.zeros(len(data), dtype=torch.bool)
+    kinds: dict[str, Bool[Tensor, " images"]] = {}
     for rows in torch.split(torch.arange(len(data)), chunk):
         batch = data.batch(rows)
-        masks = [mask.flatten(1) for mask in (batch.relevant, batch.irrelevant) if mask is not None]
-        if masks:
-            annotated[rows] = batch.annotated_rows()
-            marked[rows] = batch.annotated_rows() & (torch.cat(masks, dim=1) > 0).any(dim=1)
-    return annotated, marked
+        annotated[rows] = batch.annotated_rows()
+        for kind, mask in (("relevant", batch.relevant), ("irrelevant", batch.irrelevant)):
+            if mask is not None:
+                own = kinds.setdefault(kind, torch.zeros_like(annotated))
+                own[rows] = annotated[rows] & (mask.flatten(1) > 0).any(dim=1)
+    return annotated, kinds

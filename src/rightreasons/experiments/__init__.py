@@ -16,6 +16,7 @@ from rightreasons.experiments.config import (
 )
 from rightreasons.experiments.counterfactual import Answers, CounterfactualSettings, counterfactuals
 from rightreasons.experiments.explain import Explained, explain
+from rightreasons.experiments.inside import FeatureSettings, InsideView, look_inside, offered
 from rightreasons.experiments.proof import Comparison, Control, Proof, figures
 from rightreasons.experiments.prove import Bound, ProofSettings, prove
 from rightreasons.experiments.quality import QualitySettings, assess, read_quality
@@ -50,6 +51,8 @@ __all__ = [
     "CounterfactualSettings",
     "DataConfig",
     "Explained",
+    "FeatureSettings",
+    "InsideView",
     "MethodConfig",
     "ModelConfig",
     "Proof",
@@ -86,7 +89,9 @@ __all__ = [
     "explain",
     "figures",
     "load_run",
+    "look_inside",
     "make_record",
+    "offered",
     "open_subject",
     "parse_run",
     "prove",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +51,7 @@ from rightreasons.experiments.config import (
     TrainingConfig,
 )
 from rightreasons.experiments.features import TrunkSettings, with_features
+from rightreasons.experiments.making import called
 from rightreasons.models import MODELS, AdaptedClassifier, adapt, build
 from rightreasons.models.checkpoints import load_weights
 from rightreasons.supervision import LOSSES
@@ -333,22 +333,6 @@ def make(catalogue: Catalogue[T], name: str, settings: Mapping[str, Any]) -> T:
         ValueError: No such name, or a setting that it does not have.
     """
     return called(catalogue[name], settings, f"{catalogue.family} {name!r}")
-
-
-def called(class_: Callable[..., T], settings: Mapping[str, Any], told: str) -> T:
-    """An instance with these settings; ``told`` says in an error what it is.
-
-    Raises:
-        ValueError: A setting that it does not have, or of the wrong kind.
-    """
-    known = list(inspect.signature(class_).parameters)
-    unknown = [key for key in settings if key not in known]
-    if unknown:
-        raise ValueError(f"{told} has no setting {unknown[0]!r}. There are: {', '.join(known)}")
-    try:
-        return class_(**settings)
-    except TypeError as error:
-        raise ValueError(f"{told} cannot be made with {dict(settings)}: {error}") from error
 
 
 def build_fit_settings(config: TrainingConfig, seed: int, pixels: tuple[float, float] = (0.0, 1.0)) -> FitSettings:

@@ -25,6 +25,7 @@ class Comparison:
         difference: After minus before, with its own (paired) interval.
         higher_is_better: Whether a larger value is the better one.
         bound: The same measure of a model that never saw the shortcut.
+        of: What the figures are of, where it may differ from model to model: which class fares worst.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Comparison:
     difference: Estimate
     higher_is_better: bool
     bound: Estimate | None = None
+    of: str = ""
 
     @property
     def judgement(self) -> Literal["better", "worse", "no clear change", "not judged"]:
@@ -144,6 +146,7 @@ def figures(proof: Proof) -> dict[str, Any]:
             "difference": plain(c.difference),
             "bound": plain(c.bound),
             "judgement": c.judgement,
+            **({"of": c.of} if c.of else {}),
         }
         for c in proof.comparisons
     }

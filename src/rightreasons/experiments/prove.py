@@ -31,7 +31,7 @@ from rightreasons.metrics import (
     paired_bootstrap,
     prediction_change,
 )
-from rightreasons.metrics.classification import Accuracy, MacroF1, WorstClass
+from rightreasons.metrics.classification import Accuracy, MacroF1, WorstClass, classification_report
 from rightreasons.models import AdaptedClassifier, check_fits
 from rightreasons.training import Evaluation, device_of, evaluate
 
@@ -120,9 +120,7 @@ def prove(
         check_fits(model, data[0].inputs.to(device_of(model)), data.target)
     found = evaluate(before, data), evaluate(after, data)
     clean = evaluate(bound.model, bound.data) if bound else None
-    comparisons = _predictions(*found, clean, len(data.classes), settings) + _swaps(
-        before, after, data, found, settings
-    )
+    comparisons = _predictions(*found, clean, data.classes, settings) + _swaps(before, after, data, found, settings)
     some = _drawn(data, settings)
     maps = [explain(model, some, settings.explainers).heatmaps for model in (before, after)]
     comparisons += _places(before, after, some, maps, settings)
@@ -139,12 +137,13 @@ def prove(
 
 
 def _predictions(
-    before: Evaluation, after: Evaluation, clean: Evaluation | None, classes: int, settings: ProofSettings
+    before: Evaluation, after: Evaluation, clean: Evaluation | None, classes: Sequence[str], settings: ProofSettings
 ) -> list[Comparison]:
+    number = len(classes)
     measures: list[tuple[str, str, Statistic]] = [
         ("Accuracy", "Share of test images classified correctly.", Accuracy()),
-        ("Worst class", "Accuracy on the class that fares worst.", WorstClass(classes)),
-        ("Macro F1", "Mean over classes of the harmonic mean of precision and recall.", MacroF1(classes)),
+        ("Worst class", "Accuracy on the class that fares worst.", WorstClass(number)),
+        ("Macro F1", "Mean over classes of the harmonic mean of precision and recall.", MacroF1(number)),
     ]
     resampling = {"resamples": settings.resamples, "seed": settings.seed}
     return [
@@ -154,9 +153,17 @@ def _predictions(
             *_paired(_pair(before), _pair(after), statistic, settings),
             higher_is_better=True,
             bound=bootstrap(_pair(clean), statistic=statistic, **resampling) if clean else None,
+            of=_worst(before, after, clean, classes) if isinstance(statistic, WorstClass) else "",
         )
         for name, told, statistic in measures
     ]
+
+
+def _worst(before: Evaluation, after: Evaluation, clean: Evaluation | None, classes: Sequence[str]) -> str:
+    """Which class fares worst, before and after."""
+    found = {"before": before, "after": after, **({"with the clean bound": clean} if clean else {})}
+    reports = {name: classification_report(*_pair(own), classes=len(classes)) for name, own in found.items()}
+    return ", ".join(f"{classes[report.worst]} {name}" for name, report in reports.items())
 
 
 def _pair(found: Evaluation) -> tuple[Tensor, Tensor]:

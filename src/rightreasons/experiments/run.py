@@ -252,8 +252,8 @@ def _cross_entropy(found: Evaluation) -> float:
     return float(F.cross_entropy(found.logits.double(), found.target))
 
 
-def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
-    """Accuracy, cross-entropy, macro F1 and the worst class's accuracy.
+def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, Any]:
+    """Accuracy, cross-entropy, macro F1 and the worst class's accuracy and name.
 
     Where the images are of two groups or more (``groups_of``), also the accuracy of the worst one and the groups' mean.
     """
@@ -264,6 +264,7 @@ def scores(model: AdaptedClassifier, data: ImageDataset) -> dict[str, float]:
         "loss": _cross_entropy(found),
         "macro_f1": report.macro_f1,
         "worst_class": report.worst_class,
+        "worst_class_name": data.classes[report.worst],
         "images": float(len(data)),
         **_group_scores(found, groups_of(data)),
     }

@@ -150,6 +150,13 @@ class Chosen:
             f"seed {s.seed} alone{epochs} ({others})"
         )
 
+    def doubt(self, classes: int) -> str:
+        """Says that the choice means nothing where no candidate does better than guessing among the classes."""
+        known = [score for score in self.scores if score is not None]
+        if max(known, default=1.0) > 1 / classes:
+            return ""
+        return f"; none is above chance ({100 / classes:.1f}), so the choice says nothing"
+
 
 def _percent(score: float | None) -> str:
     return "diverged" if score is None else f"{100 * score:.1f}"

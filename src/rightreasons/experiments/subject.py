@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
 
 from rightreasons.core import BadModel, CorruptData
 from rightreasons.data import DATASETS, ImageDataset
-from rightreasons.data.marks import marks
-from rightreasons.experiments.build import build_data, build_model, open_folder, shown
+from rightreasons.data.marks import marks_by_kind
+from rightreasons.experiments.build import build_data, build_model, build_training, open_folder, shown
 from rightreasons.experiments.config import DataConfig, ModelConfig
 from rightreasons.experiments.run import RECORD, Resources, Run, accelerator_for, load_run
 from rightreasons.models import AdaptedClassifier, check_fits
@@ -34,6 +36,10 @@ class Question:
     seed: int = 0
 
 
+def _unknown() -> None:
+    """No training images."""
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A model and images it was not trained on.
@@ -42,11 +48,13 @@ class Subject:
         model: In evaluation mode.
         data: The images.
         run: The run it comes from, if any.
+        training: Opens the images that it was trained on; gives ``None`` where nobody knows them.
     """
 
     model: AdaptedClassifier
     data: ImageDataset
     run: Run | None
+    training: Callable[[], ImageDataset | None] = _unknown
 
 
 def open_subject(path: Path | None, question: Question, resources: Resources) -> Subject:
@@ -72,7 +80,16 @@ def open_subject(path: Path | None, question: Question, resources: Resources) ->
     model = model.explaining(question.layer) if question.layer else model
     model.to(accelerator_for(resources.device).device)
     check_fits(model, images[0].inputs.to(device_of(model)), images.target)
-    return Subject(model, images, run)
+    return Subject(model, images, run, partial(training_images, run, question, resources))
+
+
+def training_images(run: Run | None, question: Question, resources: Resources) -> ImageDataset | None:
+    """What a model was trained on: that of its run, or the training part of named data; ``None`` if unknown."""
+    if run is not None:
+        return build_training(run.config.data, seed=run.config.data_seed, folder=resources.folder)[0]
+    if question.data is not None and question.data.name in DATASETS:
+        return build_training(question.data, seed=question.seed, folder=resources.folder)[0]
+    return None
 
 
 def _is_run(path: Path) -> bool:
@@ -127,9 +144,11 @@ def _as_trained(data: DataConfig, run: Run) -> DataConfig:
 
 def describe(data: ImageDataset) -> dict[str, str]:
     """What is in a data set, in words."""
-    first = data[0]
-    kinds = [kind for kind in ("relevant", "irrelevant") if getattr(first, kind) is not None]
-    annotated, marked = (f"{int(found.sum()):,}" for found in marks(data))
+    annotated, kinds = marks_by_kind(data)
+    count = int(annotated.sum())
+    blank = f" (blank: no pixel is marked in {count:,} annotated images)"
+    masks = [kind + blank * (not bool(marked.any())) for kind, marked in kinds.items()]
+    marked = reduce(torch.logical_or, kinds.values(), torch.zeros_like(annotated))
     channels, height, width = data.shape
     counts = torch.bincount(data.target, minlength=len(data.classes))
     return {
@@ -139,8 +158,8 @@ def describe(data: ImageDataset) -> dict[str, str]:
         "pixel values": f"{data.pixel_range[0]:g} to {data.pixel_range[1]:g}",
         "classes": f"{len(data.classes)}: {', '.join(data.classes[:10])}" + (", ..." if len(data.classes) > 10 else ""),
         "images a class": f"{int(counts.min()):,} to {int(counts.max()):,}",
-        "masks": ", ".join(kinds) or "none",
-        "annotated": annotated,
-        "with a mark": marked,
+        "masks": ", ".join(masks) or "none",
+        "annotated": f"{count:,}",
+        "with a mark": f"{int(marked.sum()):,}",
         "fingerprint": data.fingerprint()[:16],
     }

@@ -55,6 +55,7 @@ from rightreasons.metrics.faithfulness import (
     SensitivityN,
 )
 from rightreasons.metrics.localization import EnergyInMask, IoU, MaskF1, MaskPrecision, MaskRecall, PointingGame
+from rightreasons.metrics.morphology import Morphology, MorphologyChange, digit_morphology, morphology_change
 from rightreasons.metrics.quality import Cell, Measure, MethodRow, QualityTable
 from rightreasons.metrics.randomization import ParameterRandomization, RandomLogit
 from rightreasons.metrics.shortcut import (
@@ -151,6 +152,8 @@ __all__ = [
     "MethodRow",
     "Monotonicity",
     "MonotonicityCorrelation",
+    "Morphology",
+    "MorphologyChange",
     "PairedEstimate",
     "ParameterRandomization",
     "PixelFlipping",
@@ -176,6 +179,7 @@ __all__ = [
     "boundary",
     "classification_report",
     "cout",
+    "digit_morphology",
     "distances",
     "evaluate_attributions",
     "im1",
@@ -184,6 +188,7 @@ __all__ = [
     "macro_f1",
     "mean_activation",
     "mean_sd_interval",
+    "morphology_change",
     "neighbor_ratio",
     "paired_bootstrap",
     "per_class_accuracy",

@@ -151,6 +151,12 @@ class Classification:
     worst_group: float | None
     count: int
 
+    @property
+    def worst(self) -> int:
+        """Number of the class with the lowest accuracy, the first of several."""
+        known = [number for number, accuracy in enumerate(self.per_class) if not math.isnan(accuracy)]
+        return min(known, key=lambda number: self.per_class[number])
+
 
 def classification_report(
     prediction: Int[Tensor, " images"],

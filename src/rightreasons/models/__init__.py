@@ -16,17 +16,27 @@ from rightreasons.models.blocks import (
     CBAM,
     Attached,
     AttentionBlock,
+    BlockAttention,
     GlobalContext,
     PositionAttention,
     SqueezeExcite,
     attach,
+    attended,
 )
 from rightreasons.models.checkpoints import load_weights, save_weights
 from rightreasons.models.classifier import AdaptedClassifier, Recorded, record
 from rightreasons.models.condition import condition
 from rightreasons.models.contrast import Contrast, contrast
 from rightreasons.models.embed import Embedded, embed
-from rightreasons.models.features import feature_maps
+from rightreasons.models.features import (
+    Inside,
+    LayerOutput,
+    check_layers,
+    feature_maps,
+    inside,
+    layer_outputs,
+    layers_with_maps,
+)
 from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.locate import MODELS, build
 from rightreasons.models.pretrained import SentenceClassifier, efficientnet_lite0, minilm
@@ -48,10 +58,13 @@ __all__ = [
     "Backbone",
     "BackboneClassifier",
     "BaselineCNN",
+    "BlockAttention",
     "ClassGenerator",
     "Contrast",
     "Embedded",
     "GlobalContext",
+    "Inside",
+    "LayerOutput",
     "LeNet",
     "Lite0Tail",
     "Normalization",
@@ -63,9 +76,11 @@ __all__ = [
     "SqueezeExcite",
     "adapt",
     "attach",
+    "attended",
     "backbone",
     "build",
     "check_fits",
+    "check_layers",
     "condition",
     "contrast",
     "count_weights",
@@ -73,6 +88,9 @@ __all__ = [
     "efficientnet_lite0",
     "embed",
     "feature_maps",
+    "inside",
+    "layer_outputs",
+    "layers_with_maps",
     "load_weights",
     "minilm",
     "record",

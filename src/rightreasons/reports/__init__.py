@@ -3,6 +3,7 @@
 from rightreasons.reports.counterfactual import CounterfactualPage, render_counterfactuals, write_counterfactuals
 from rightreasons.reports.figures import Heatmap, contact_sheet, figure, heatmap_png
 from rightreasons.reports.gallery import Gallery, write_gallery
+from rightreasons.reports.inside import InsidePage, render_inside, write_inside
 from rightreasons.reports.page import (
     Comparison,
     ControlRow,
@@ -30,6 +31,7 @@ __all__ = [
     "Example",
     "Gallery",
     "Heatmap",
+    "InsidePage",
     "PageContent",
     "Panel",
     "Protocol",
@@ -47,6 +49,7 @@ __all__ = [
     "quality_picture",
     "render",
     "render_counterfactuals",
+    "render_inside",
     "render_quality",
     "render_table",
     "reveal_sheet",
@@ -57,6 +60,7 @@ __all__ = [
     "write",
     "write_counterfactuals",
     "write_gallery",
+    "write_inside",
     "write_quality",
     "write_table",
 ]

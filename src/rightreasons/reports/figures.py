@@ -174,14 +174,18 @@ def share_inside(values: Array, mask: Array, *, signed: bool) -> float:
 
 
 def contact_sheet(
-    images: Sequence[Array] | Array, heatmaps: Mapping[str, Heatmap], labels: Sequence[str], *, cell: int = 168
+    images: Sequence[Array] | Array | Mapping[str, Sequence[Array]],
+    heatmaps: Mapping[str, Heatmap],
+    labels: Sequence[str],
+    *,
+    cell: int = 168,
 ) -> Image.Image:
     """A sheet with one row an image: the image, its map by each method, its label beneath; color bars at the foot.
 
     Each map is scaled by itself, see ``end_of_scale``.
 
     Args:
-        images: (H, W) or (H, W, 3) in [0, 1] each.
+        images: (H, W) or (H, W, 3) in [0, 1] each; or several columns of them by name, the images themselves first.
         heatmaps: By the method's name, maps of all images, (N, H, W).
         labels: What is written under each image.
         cell: Side of a picture in pixels.
@@ -189,29 +193,30 @@ def contact_sheet(
     Raises:
         ValueError: The numbers of images, maps and labels differ, or there is none.
     """
-    counts = {len(images), len(labels), *(len(maps.values) for maps in heatmaps.values())}
-    if counts != {len(images)} or not len(images):
+    shown = images if isinstance(images, Mapping) else {"input": images}
+    counts = {len(labels), *map(len, shown.values()), *(len(maps.values) for maps in heatmaps.values())}
+    if len(counts) > 1 or not min(counts):
         raise ValueError(f"expected as many images as maps and labels, and at least one, got {sorted(counts)}")
-    columns = {"input": [as_picture(image) for image in images]}
+    columns = {name: [as_picture(image) for image in several] for name, several in shown.items()}
     for name, maps in heatmaps.items():
         single = [lifted(Heatmap(values, maps.signed))[0].values for values in maps.values]
         columns[name] = [heatmap_image(values, signed=maps.signed) for values in single]
-    sheet = Sheet(columns=len(columns), rows=len(images), cell=cell, texts=[*columns, *labels])
+    sheet = Sheet(columns=len(columns), rows=len(labels), cell=cell, texts=[*columns, *labels])
     for column, (name, pictures) in enumerate(columns.items()):
         sheet.write(sheet.left(column), MARGIN, name, cell)
         for row, picture in enumerate(pictures):
             sheet.picture.paste(fitted(picture, cell), (sheet.left(column), sheet.top(row)))
     for row, label in enumerate(labels):
         sheet.write(MARGIN, sheet.top(row) + cell + 2, label, sheet.picture.width - 2 * MARGIN)
-    for column, maps in enumerate(heatmaps.values(), start=1):
+    for column, maps in enumerate(heatmaps.values(), start=len(shown)):
         ends = ("against", "0", "for") if maps.signed else ("least", "", "most")
-        sheet.color_bar(sheet.left(column), sheet.top(len(images)), ends, _bar(maps.signed))
+        sheet.color_bar(sheet.left(column), sheet.top(len(labels)), ends, _bar(maps.signed))
     sheet.foot(sheet.lettering.note)
     return sheet.picture
 
 
 def figure(
-    image: Array,
+    image: Array | Mapping[str, Array],
     heatmaps: Mapping[str, Heatmap],
     *,
     title: str = "",
@@ -224,7 +229,7 @@ def figure(
     Each map is scaled by itself, see ``end_of_scale``; a signed one has zero in the middle of its colors.
 
     Args:
-        image: (H, W) or (H, W, 3) in [0, 1].
+        image: (H, W) or (H, W, 3) in [0, 1]; or several by name, the image itself first.
         heatmaps: By the method's name, one map (H, W) each.
         title: Above all.
         label: Beneath the image, such as the predicted class and its probability.
@@ -236,14 +241,16 @@ def figure(
     """
     if columns < 1:
         raise ValueError(f"expected at least one column, got {columns}")
-    picture = as_picture(image)
+    shown = {name: as_picture(one) for name, one in (image if isinstance(image, Mapping) else {"input": image}).items()}
+    picture = next(iter(shown.values()))
     for name, maps in heatmaps.items():
         if np.shape(maps.values) != picture.size[::-1]:
             raise ValueError(f"expected the map {name!r} of size {picture.size[::-1]}, got {np.shape(maps.values)}")
-    panels = Panels(picture, ["input", *heatmaps], title=title, label=label, columns=columns)
-    panels.show(0, picture)
+    panels = Panels(picture, [*shown, *heatmaps], title=title, label=label, columns=columns)
+    for place, one in enumerate(shown.values()):
+        panels.show(place, one)
     panels.tell()
-    for place, raw in enumerate(heatmaps.values(), start=1):
+    for place, raw in enumerate(heatmaps.values(), start=len(shown)):
         maps, least = lifted(raw)
         scale = end_of_scale(maps.values if maps.signed else np.maximum(maps.values, 0))
         colored = heatmap_image(maps.values, signed=maps.signed, scale=scale)
@@ -255,6 +262,19 @@ def figure(
 
 _SCALE_NOTE = "Each map has a scale of its own, which ends at the 99th percentile of its absolute values."
 _OVERLAY_NOTE = "The image lies beneath in gray."
+
+
+def overlay_picture(image: Image.Image, maps: Heatmap) -> Image.Image:
+    """A map over the gray image of its size: the larger a value, the more of its color; the least one shows the image.
+
+    Raises:
+        ValueError: The map is not of the image's size.
+    """
+    if np.shape(maps.values) != image.size[::-1]:
+        raise ValueError(f"expected a map of size {image.size[::-1]}, got {np.shape(maps.values)}")
+    shown, _ = lifted(maps)
+    scale = end_of_scale(shown.values if shown.signed else np.maximum(shown.values, 0))
+    return _laid_over(image, heatmap_image(shown.values, signed=shown.signed, scale=scale), shown, scale)
 
 
 def _laid_over(picture: Image.Image, colored: Image.Image, maps: Heatmap, scale: float) -> Image.Image:

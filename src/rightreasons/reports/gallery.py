@@ -21,6 +21,7 @@ from PIL import Image
 
 from rightreasons.data import ImageDataset
 from rightreasons.experiments import RevealedMaps, Summary, summarize
+from rightreasons.experiments.baselines import TARGETED
 from rightreasons.experiments.reveal.summary import SHOWN
 from rightreasons.models.checkpoints import write_whole
 from rightreasons.reports.figures import (
@@ -148,7 +149,9 @@ class Gallery:
         """Which class the maps explain, in words."""
         config = self.maps.record.config
         told = "the predicted class" if config["target"] == "predicted" else "the true class"
-        return f"{told} against {config['against']}" if config["against"] else told
+        told = f"{told} against {config['against']}" if config["against"] else told
+        start = config.get("baseline", "")
+        return f"{told}, from {TARGETED.get(start, f'the baseline {start}')}" if start else told
 
 
 def reduced(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -27,9 +29,10 @@ def reveal_sheet(found: Revealed) -> Image.Image:
     for row in range(len(found.batch)):
         truth, prediction, confidence, *_ = found.told(row)
         verdict = "right" if truth == prediction else f"wrong, truth {truth}"
-        labels.append(f"says {prediction} ({confidence}): {verdict}")
-    names, images = list(maps), pictures(found.batch, found.pixel_range)
-    blocks = [names[i : i + ACROSS] for i in range(0, len(names), ACROSS)]
+        labels.append(f"says {prediction} ({confidence}): {verdict} [{found.names[row]}]")
+    names, images = list(maps), _columns(found)
+    across = ACROSS + 1 - len(images)
+    blocks = [names[i : i + across] for i in range(0, len(names), across)]
     sheets = [contact_sheet(images, {name: maps[name] for name in block}, labels) for block in blocks]
     whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), "white")
     for number, sheet in enumerate(sheets):
@@ -42,7 +45,7 @@ def picture_figure(found: Revealed, *, title: str, against: str = "", overlay: b
     prediction, confidence = found.said(0)
     said = f"says {prediction} ({confidence})" + (f", explained against {against}" if against else "")
     maps = {name: Heatmap(values[0, 0].numpy(), found.signed[name]) for name, values in found.heatmaps.items()}
-    (picture,) = pictures(found.batch, found.pixel_range)
+    picture = {name: images[0] for name, images in _columns(found).items()}
     return figure(picture, maps, title=title, label=said, overlay=overlay)
 
 
@@ -62,6 +65,14 @@ def _some(data: ImageDataset, seed: int) -> Int[Tensor, " shown"]:
         half = SHOWN // 2
         order = torch.cat([order[marked][:half], order[~marked], order[marked][half:]])
     return order[:SHOWN].sort().values
+
+
+def _columns(found: Revealed) -> dict[str, list[Array]]:
+    """The images, and those of another class at which maps begin."""
+    columns = {"input": pictures(found.batch, found.pixel_range)}
+    for start in found.starts.values():
+        columns[start.title] = pictures(replace(found.batch, inputs=start.images), found.pixel_range)
+    return columns
 
 
 def pictures(batch: Batch, pixel_range: tuple[float, float]) -> list[Array]:

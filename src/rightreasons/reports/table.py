@@ -23,6 +23,7 @@ from rightreasons.experiments.table import (
     judged,
     lacking,
     weight_verdicts,
+    worst_classes,
 )
 from rightreasons.experiments.table.columns import GAIN, column_text, column_title, column_told, published_text
 from rightreasons.experiments.table_views import TableViews
@@ -192,12 +193,17 @@ class TablePage:
     @property
     def choices(self) -> dict[str, str]:
         """How a value of an arm was chosen, in words, by the arm."""
-        return {row.arm: row.chosen.told for row in self.rows if row.chosen is not None}
+        return {row.arm: row.choice for row in self.rows if row.chosen is not None}
 
     @cached_property
     def weights(self) -> tuple[str, ...]:
         """What the weights found in training came to, a sentence each."""
         return weight_verdicts(self.rows)
+
+    @property
+    def worst(self) -> str:
+        """Which class fares worst with which arms."""
+        return worst_classes(self.rows)
 
     @property
     def lacking(self) -> str:

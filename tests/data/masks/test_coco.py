@@ -69,8 +69,8 @@ def test_labels_are_mapped_by_the_user(write):
     held["categories"][0]["name"], held["categories"][1]["name"] = "bird", "sky"
     path = write(held)
     message = (
-        r"labels that are neither relevant nor irrelevant: bird, sky; say which they are by relevant=, irrelevant= or "
-        r"ignore=. There are: bird, sky, unused$"
+        r"labels that are neither relevant nor irrelevant: bird, sky; say which they are: rightreasons masks FILE "
+        r"--relevant LABEL --irrelevant LABEL --ignore LABEL --out sorted\.json .*\. There are: bird, sky, unused$"
     )
     with pytest.raises(CorruptData, match=message):
         read_coco(path)

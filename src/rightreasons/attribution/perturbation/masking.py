@@ -67,7 +67,7 @@ class Perturbation(Attribution):
     def attribute(self, model: Classifier, inputs: Tensor, target: Tensor, *, graph: bool) -> Tensor:
         """The map against each baseline, and the mean over several, (B, 1, H, W)."""
         check_any(inputs)
-        baselines = torch.cat([baseline.of(inputs) for baseline in baselines_of(self.baseline)])
+        baselines = torch.cat([baseline.facing(model, inputs) for baseline in baselines_of(self.baseline)])
         maps = [self.against(model, inputs, baseline, target, graph=graph) for baseline in baselines]
         return maps[0] if len(maps) == 1 else torch.stack(maps).mean(dim=0)
 

@@ -159,6 +159,11 @@ class Annotations(Mapping[str, Marks]):
             if masks and all(packed.low == 1 for packed in masks):
                 raise CorruptData(f"every {kind} mask ({len(masks)}) covers its whole image, so nothing is told apart")
 
+    def blank(self) -> dict[Kind, int]:
+        """The kinds of which every mask is blank, no pixel marked, and how many masks these are."""
+        masks = {kind: self._of(kind) for kind in KINDS}
+        return {kind: len(own) for kind, own in masks.items() if own and not any(packed.high for packed in own)}
+
     def _of(self, kind: Kind) -> list[Packed]:
         found = (masks[KINDS.index(kind)] for masks in self._packed.values())
         return [packed for packed in found if packed is not None]

@@ -65,7 +65,8 @@ class Labels:
         if unknown:
             raise CorruptData(
                 f"{source} has labels that are neither relevant nor irrelevant: {', '.join(unknown)}; say which they "
-                f"are by relevant=, irrelevant= or ignore=. There are: {', '.join(found)}"
+                "are: rightreasons masks FILE --relevant LABEL --irrelevant LABEL --ignore LABEL --out sorted.json "
+                f"(in Python relevant=, irrelevant=, ignore=). There are: {', '.join(found)}"
             )
         return {label: kinds.get(plain(label)) for label in found}
 

@@ -11,13 +11,12 @@ from rightreasons.experiments.counterfactual.methods import (
     run_methods,
     write_methods_csv,
 )
-from rightreasons.experiments.counterfactual.parts import class_autoencoders, learnt_parts, needed_parts
 from rightreasons.experiments.counterfactual.searching import (
     COUNTERFACTUAL,
     build_counterfactual,
     counterfactuals,
-    training_images,
 )
+from rightreasons.experiments.parts import class_autoencoders, learnt_parts, needed_parts
 
 __all__ = [
     "COUNTERFACTUAL",
@@ -39,6 +38,5 @@ __all__ = [
     "reached_class",
     "results",
     "run_methods",
-    "training_images",
     "write_methods_csv",
 ]

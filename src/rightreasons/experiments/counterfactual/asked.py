@@ -15,7 +15,7 @@ from rightreasons.core import ANY_OTHER, Batch
 from rightreasons.counterfactuals import COUNTERFACTUALS, runner_up
 from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
-from rightreasons.data.folder import SUFFIXES
+from rightreasons.data.folder import SUFFIXES, name_of
 from rightreasons.experiments.reveal.picture import read_picture
 from rightreasons.models import AdaptedClassifier
 from rightreasons.training import modes_kept
@@ -119,7 +119,7 @@ def ask(data: ImageDataset, model: AdaptedClassifier, settings: CounterfactualSe
         wrong = [position for position in settings.index if not 0 <= position < len(data)]
         if wrong:
             raise ValueError(f"expected positions from 0 to {len(data) - 1}, got {wrong[0]}")
-        asked = _posed(model, data.batch(torch.tensor(settings.index)), data.classes, settings.target)
+        asked = _called(data, _posed(model, data.batch(torch.tensor(settings.index)), data.classes, settings.target))
     same = asked.target == asked.predicted
     if same.any():
         name = data.classes[int(asked.predicted[same][0])]
@@ -127,6 +127,12 @@ def ask(data: ImageDataset, model: AdaptedClassifier, settings: CounterfactualSe
             f"expected another class than the model gives already, got {name!r} for {some_names(asked, same)}"
         )
     return asked
+
+
+def _called(data: ImageDataset, asked: Asked) -> Asked:
+    """The same question with the images called by their files, where they have any."""
+    positions = () if asked.index is None else tuple(asked.index.tolist())
+    return replace(asked, names=tuple(name_of(data, position, otherwise="image {:,}") for position in positions))
 
 
 def picture_files(paths: Sequence[str]) -> list[Path]:
@@ -163,7 +169,7 @@ def _drawn(data: ImageDataset, model: AdaptedClassifier, settings: Counterfactua
         wrong = settings.misclassified or settings.target == TRUE
         told = "the model gets none wrong" if wrong else f"the model takes all of them for {settings.target!r} already"
         raise ValueError(f"no image of {data.name} is left to ask about: {told}")
-    return found
+    return _called(data, found)
 
 
 def _posed(model: AdaptedClassifier, batch: Batch, classes: Sequence[str], target: str) -> Asked:

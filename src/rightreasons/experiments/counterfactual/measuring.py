@@ -6,24 +6,72 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from rightreasons.attribution.from_data import labeled_references, search_settings
 from rightreasons.core import Batch, Counterfactual, Counterfactuals
 from rightreasons.counterfactuals import COUNTERFACTUALS, random_other, runner_up
 from rightreasons.data import ImageDataset
+from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import build_test, build_training
 from rightreasons.experiments.config import RunConfig
-from rightreasons.experiments.counterfactual.parts import class_autoencoders, learnt_parts
+from rightreasons.experiments.parts import class_autoencoders, learnt_parts
 from rightreasons.experiments.run import Resources, train
-from rightreasons.metrics import Estimate, bootstrap
-from rightreasons.metrics.counterfactual import distances, im1, im1_anchors, im2, validity
+from rightreasons.metrics import Estimate, Morphology, bootstrap, digit_morphology, morphology_change
+from rightreasons.metrics.counterfactual import (
+    boundary,
+    cout,
+    distances,
+    im1,
+    im1_anchors,
+    im2,
+    neighbor_ratio,
+    validity,
+)
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.autoencoder import Autoencoder
 from rightreasons.training.evaluation import device_of
+
+WAY = ("cout", "sharpness", "overshoot")
+
+STROKES = ("mnist", "digits")
+"""Data sets of strokes, whose shape is measured."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        first: Position of the first test image that is asked about.
+        images: How many are.
+        real: So many test images from the beginning are the real ones.
+        steps: Of training at least, of each network that a method or a measure needs.
+        neighbors: Training images of a class at most, among which the nearest is looked for.
+
+    Raises:
+        ValueError: The real ones would be among those that are asked about, or there would be none.
+    """
+
+    first: int
+    images: int
+    real: int
+    steps: int
+    neighbors: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.real <= self.first and self.images > 0):
+            raise ValueError(
+                f"expected real images before image {self.first}, and some from there on, got {self.real} and "
+                f"{self.images}"
+            )
+        if self.neighbors < 1:
+            raise ValueError(f"expected at least one training image of a class, got {self.neighbors}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +86,7 @@ class Bench:
         training: The training images.
         asked: The test images that are changed.
         real: Other test images.
+        neighbors: Some training images of each class, among which the nearest is looked for.
         judges: An autoencoder for each class, and one of all.
         parts: Folder of the networks that methods need.
         steps: Of training at least.
@@ -50,6 +99,7 @@ class Bench:
     training: ImageDataset
     asked: Batch
     real: Batch
+    neighbors: Batch
     judges: tuple[list[Autoencoder], Autoencoder]
     parts: Path
     steps: int
@@ -59,6 +109,18 @@ class Bench:
         if kind == "random":
             return random_other(self.model, self.asked.inputs, seed=self.seed)
         return runner_up(self.model, self.asked.inputs)
+
+    @cached_property
+    def original(self) -> Int[Tensor, " batch"]:
+        """What the model says of each image that is asked about."""
+        with torch.no_grad():
+            said: Tensor = self.model(self.asked.inputs).argmax(dim=1)
+        return said.as_subclass(Tensor)
+
+    @cached_property
+    def shapes(self) -> Morphology | None:
+        """Of the strokes of the images that are asked about; ``None`` where the images are no strokes."""
+        return digit_morphology(self.asked.inputs) if self.data in STROKES else None
 
     def method(self, name: str) -> Counterfactual:
         """The method with its defaults; what it needs of images and networks comes from the training images."""
@@ -74,7 +136,7 @@ def bench(
     out: Path,
     resources: Resources,
     *,
-    part: tuple[int, int, int, int],
+    sizes: Sizes,
 ) -> Bench:
     """Open it; networks that ``out`` does not hold are trained and kept there.
 
@@ -84,22 +146,36 @@ def bench(
         runs: How ``model`` and ``oracle`` are trained.
         out: Folder of the networks.
         resources: Where it runs.
-        part: First test image that is asked about, how many are, how many real ones there are, and steps of training.
+        sizes: How much is measured.
 
     Raises:
-        ValueError: There are fewer test images, or the real ones would be among those that are asked about.
+        ValueError: There are fewer test images.
     """
-    first, count, real, steps = part
     config = runs["model"]
     test = build_test(config.data, seed=config.data_seed, folder=resources.folder)
     training = build_training(config.data, seed=config.data_seed, folder=resources.folder)[0]
-    if not (0 < real <= first and count > 0 and first + count <= len(test)):
-        raise ValueError(f"expected real images before image {first}, and {count} from there on, of {len(test)}")
+    end = sizes.first + sizes.images
+    if end > len(test):
+        raise ValueError(f"expected at least {end} test images, got {len(test)} of {data}")
     model, oracle = (train(run, out / f"{data}-{name}-{seed}", resources).model for name, run in runs.items())
     device, parts = device_of(model), out / "parts"
-    judges = class_autoencoders(training, device, parts, steps=steps)
-    asked, beside = (test.batch(torch.arange(*ends)).to(device) for ends in ((first, first + count), (0, real)))
-    return Bench(data, seed, model, oracle, training, asked, beside, judges, parts, steps)
+    return Bench(
+        *(data, seed, model, oracle, training),
+        asked=test.batch(torch.arange(sizes.first, end)).to(device),
+        real=test.batch(torch.arange(sizes.real)).to(device),
+        neighbors=some_of_each_class(training, sizes.neighbors).to(device),
+        judges=class_autoencoders(training, device, parts, steps=sizes.steps),
+        parts=parts,
+        steps=sizes.steps,
+    )
+
+
+def some_of_each_class(data: ImageDataset, most: int) -> Batch:
+    """So many images of each class at most, evenly drawn and always the same."""
+    order = torch.randperm(len(data), generator=stream(0, "references"))
+    labels = data.target[order]
+    rows = [order[labels == label][:most] for label in range(len(data.classes))]
+    return data.batch(torch.cat(rows).sort().values)
 
 
 def figures(bench: Bench, name: str, kind: str) -> dict[str, Estimate | float]:
@@ -121,9 +197,9 @@ def figures(bench: Bench, name: str, kind: str) -> dict[str, Estimate | float]:
 def _scores(bench: Bench, found: Counterfactuals, target: Tensor) -> dict[str, Tensor]:
     """One number an image; NaN where it does not count."""
     inputs, (judges, whole) = bench.asked.inputs, bench.judges
-    original = bench.model(inputs).argmax(dim=1)
+    original = bench.original
     gaps = distances(_unit(bench, inputs), _unit(bench, found.images))
-    looks = _looks(bench, found.images, target, original)
+    looks = _looks(bench, found.images, target) | _shape(bench, found.images) | _way(bench, found, target)
     anchors = im1_anchors(
         _unit(bench, inputs), target, original, judges, real=_unit(bench, bench.real.inputs), labels=bench.real.target
     )
@@ -141,10 +217,35 @@ def _scores(bench: Bench, found: Counterfactuals, target: Tensor) -> dict[str, T
     }
 
 
-def _looks(bench: Bench, images: Tensor, target: Tensor, original: Tensor) -> dict[str, Tensor]:
+def _looks(bench: Bench, images: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """How real the images look."""
     judges, whole = bench.judges
-    shown = _unit(bench, images)
-    return {"im1": im1(shown, target, original, judges), "im2": im2(shown, target, judges, whole)}
+    shown, bank, real = (_unit(bench, each) for each in (images, bench.neighbors.inputs, bench.real.inputs))
+    labels, real_labels = bench.neighbors.target, bench.real.target
+    return {
+        "im1": im1(shown, target, bench.original, judges),
+        "im2": im2(shown, target, judges, whole),
+        "neighbor_ratio": neighbor_ratio(shown, target, bank, labels, real=real, real_labels=real_labels),
+    }
+
+
+def _shape(bench: Bench, images: Tensor) -> dict[str, Tensor]:
+    """By how much the strokes changed."""
+    if bench.shapes is None:
+        return {}
+    return {f"{name}_change": v for name, v in vars(morphology_change(bench.shapes, digit_morphology(images))).items()}
+
+
+def _way(bench: Bench, found: Counterfactuals, target: Tensor) -> dict[str, Tensor]:
+    """What lies on the way from the original to the valid ones."""
+    row = found.valid.nonzero()[:, 0]
+    told = {name: torch.full(target.shape, math.nan, device=target.device) for name in WAY}
+    if len(row):
+        way = bench.asked.inputs[row], found.images[row], target[row], bench.original[row]
+        line = boundary(bench.model, *way)
+        for name, values in zip(WAY, (cout(bench.model, *way), line.sharpness, line.overshoot), strict=True):
+            told[name][row] = values
+    return told
 
 
 def _unit(bench: Bench, images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from rightreasons.core import CorruptData
 from rightreasons.counterfactuals import COUNTERFACTUALS
 from rightreasons.experiments.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, as_dict
-from rightreasons.experiments.counterfactual.measuring import Bench, bench, figures
+from rightreasons.experiments.counterfactual.measuring import Bench, Sizes, bench, figures
 from rightreasons.experiments.record import Record, environment, key_of, make_record
 from rightreasons.experiments.run import Resources, accelerator_for, make_folder
 
@@ -37,6 +37,20 @@ COLUMNS = {
 }
 """What is measured of each image, with its title."""
 
+FURTHER_COLUMNS = {"cout": "COUT", "sharpness": "sharpness", "overshoot": "overshoot", "neighbor_ratio": "neighbor"}
+"""What lies on the way to the valid ones, and how near they are to real images."""
+
+SHAPE_COLUMNS = {
+    "area_change": "area",
+    "length_change": "length",
+    "thickness_change": "thickness",
+    "width_change": "width",
+    "height_change": "height",
+    "slant_change": "slant (degrees)",
+    "relative_slant_change": "slant (share)",
+}
+"""By how much the stroke of the valid ones changed, where the images are strokes."""
+
 Estimates: TypeAlias = Mapping[str, Mapping[str, float | None]]
 
 
@@ -54,6 +68,7 @@ class MethodsProtocol:
         oracle: The independent one.
         training: Of both.
         steps: Of training at least, of each network that a method or a measure needs.
+        neighbors: Training images of a class at most, among which the nearest is looked for.
     """
 
     data: tuple[str, ...] = ("mnist", "fashion_mnist")
@@ -65,6 +80,7 @@ class MethodsProtocol:
     oracle: ModelConfig = ORACLE
     training: TrainingConfig = TRAINING
     steps: int = 500
+    neighbors: int = 2000
 
     def cells(self, seeds: int, only: Sequence[str] = ()) -> tuple[Cell, ...]:
         """All of the table, or those of the data sets, methods and target kinds in ``only``.
@@ -78,6 +94,11 @@ class MethodsProtocol:
         data, methods, kinds = ([n for n in part if n in only] or list(part) for part in parts)
         rows = product(data, range(seeds), methods, kinds)
         return tuple(Cell(name, method, kind, seed, self) for name, seed, method, kind in rows)
+
+    @property
+    def sizes(self) -> Sizes:
+        """How much is measured."""
+        return Sizes(self.first, self.images, self.real, self.steps, self.neighbors)
 
     def run(self, data: str, model: ModelConfig, seed: int) -> RunConfig:
         """How one of the two networks is trained; the oracle's seed is another one."""
@@ -107,8 +128,7 @@ class Cell:
         known = inspect.signature(COUNTERFACTUALS[self.method]).parameters
         plain = {n: p.default for n, p in known.items() if p.default is not p.empty}
         own = {"data": self.data, "method": self.method, "target": self.kind, "seed": self.seed}
-        asked = {name: getattr(protocol, name) for name in ("first", "images", "real", "steps")}
-        return own | {"settings": {n: repr(v) for n, v in plain.items()}} | asked | networks
+        return own | {"settings": {n: repr(v) for n, v in plain.items()}} | asdict(protocol.sizes) | networks
 
 
 class MethodRecords:
@@ -171,8 +191,7 @@ def _bench(cell: Cell, out: Path, resources: Resources) -> Bench:
     """What the cells of its data set and seed have in common."""
     protocol = cell.protocol
     runs = {name: protocol.run(cell.data, getattr(protocol, name), cell.seed) for name in ("model", "oracle")}
-    part = protocol.first, protocol.images, protocol.real, protocol.steps
-    return bench(cell.data, cell.seed, runs, out, replace(resources, progress=False), part=part)
+    return bench(cell.data, cell.seed, runs, out, replace(resources, progress=False), sizes=protocol.sizes)
 
 
 @dataclass(frozen=True)
@@ -190,9 +209,10 @@ def method_rows(cells: Sequence[Cell], held: MethodRecords) -> tuple[MethodRow, 
 
 
 def write_methods_csv(rows: Sequence[MethodRow], path: Path) -> None:
-    """A line a row: each measure with its interval, and the anchors."""
+    """A line a row: each measure with its interval, and the anchors; empty where the images are no strokes."""
     ends = ("value", "low", "high", "count")
-    measured = [*COLUMNS, "im1_real", "im1_original", "im2_real", "im2_original"]
+    anchors = ("im1_real", "im1_original", "im2_real", "im2_original")
+    measured = [*COLUMNS, *FURTHER_COLUMNS, *SHAPE_COLUMNS, *anchors]
     header = ["data", "method", "target", "seed", "milliseconds", "cpu_milliseconds"]
     header += [name if end == "value" else f"{name}_{end}" for name in measured for end in ends]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,4 +222,4 @@ def write_methods_csv(rows: Sequence[MethodRow], path: Path) -> None:
         for row in rows:
             cell, told = row.cell, row.results
             start = [cell.data, cell.method, cell.kind, cell.seed, told["milliseconds"], told["cpu_milliseconds"]]
-            lines.writerow([*start, *(told[name][end] for name in measured for end in ends)])
+            lines.writerow([*start, *(told.get(name, {}).get(end) for name in measured for end in ends)])

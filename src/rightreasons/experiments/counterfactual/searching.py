@@ -19,14 +19,14 @@ from rightreasons.attribution.from_data import labeled_references, search_settin
 from rightreasons.core import ANY_OTHER, Counterfactual
 from rightreasons.counterfactuals import COUNTERFACTUALS, Limits, overlay, way, way_probabilities
 from rightreasons.data import DATASETS, ImageDataset
-from rightreasons.experiments.build import build_training, called
 from rightreasons.experiments.counterfactual.answers import Answers, reached_class, results
 from rightreasons.experiments.counterfactual.asked import Asked, CounterfactualSettings, ask, some_names
-from rightreasons.experiments.counterfactual.parts import learnt_parts
+from rightreasons.experiments.making import called, check_settings
+from rightreasons.experiments.parts import learnt_parts
 from rightreasons.experiments.record import environment, make_record
 from rightreasons.experiments.reveal.sample import origin
 from rightreasons.experiments.run import Resources, accelerator_for, make_folder
-from rightreasons.experiments.subject import Question, Subject
+from rightreasons.experiments.subject import Question, Subject, training_images
 from rightreasons.metrics.counterfactual import boundary, distances
 from rightreasons.models import AdaptedClassifier, contrast
 
@@ -54,7 +54,7 @@ def counterfactuals(
     device = accelerator_for(resources.device).device
     model = subject.model.to(device)
     asked = ask(subject.data, model, settings)
-    training = training_images(subject, question, resources)
+    training = training_images(subject.run, question, resources)
     bank = None if training is None else labeled_references(training)
     method = build_counterfactual(settings, model, subject.data, training, bank)
     _check(method, asked, subject.data.classes)
@@ -64,16 +64,6 @@ def counterfactuals(
     record = make_record("counterfactual", config, results(answers), environment=environment(str(device)))
     record.write(out / COUNTERFACTUAL)
     return replace(answers, record=record)
-
-
-def training_images(subject: Subject, question: Question, resources: Resources) -> ImageDataset | None:
-    """What the subject was trained on: that of its run, or the training part of named data; ``None`` if unknown."""
-    if subject.run is not None:
-        config = subject.run.config.data
-        return build_training(config, seed=subject.run.config.data_seed, folder=resources.folder)[0]
-    if question.data is not None and question.data.name in DATASETS:
-        return build_training(question.data, seed=question.seed, folder=resources.folder)[0]
-    return None
 
 
 def build_counterfactual(
@@ -88,20 +78,21 @@ def build_counterfactual(
     Raises:
         ValueError: A setting that it does not have, or it needs training images and there are none.
     """
-    class_ = COUNTERFACTUALS[settings.method]
+    class_, told = COUNTERFACTUALS[settings.method], f"counterfactual {settings.method!r}"
+    # Before anything is trained for it.
+    check_settings(class_, settings.settings, told)
     filled, known = search_settings(class_, data, bank), inspect.signature(class_).parameters
     given = {*filled, *settings.settings}
     missing = [name for name, value in known.items() if value.default is value.empty and name not in given]
-    wanted = bool(missing) and given <= set(known)
-    if wanted and training is None:
+    if missing and training is None:
         raise ValueError(
             f"{settings.method} needs training images, and none are known: name the folder of a run, or data that have "
             f"a training part: {', '.join(DATASETS)}"
         )
-    if wanted and training is not None:
+    if missing and training is not None:
         filled |= learnt_parts(class_, model, training)
     # What comes from the data is no part of an error's message: it holds whole data sets.
-    return called(partial(class_, **filled), settings.settings, f"counterfactual {settings.method!r}")
+    return called(partial(class_, **filled), settings.settings, told)
 
 
 def _check(method: Counterfactual, asked: Asked, classes: Sequence[str]) -> None:

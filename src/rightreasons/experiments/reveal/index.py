@@ -18,8 +18,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rightreasons.core import NotWritten
-from rightreasons.data import ImageDataset, ImageFolder, Subset
-from rightreasons.data.dataset import Wrapper
 from rightreasons.experiments.record import Record
 from rightreasons.experiments.reveal.sample import REVEALED, SHARDS
 from rightreasons.experiments.reveal.shards import Shard, read_shard, restored
@@ -125,16 +123,6 @@ def _facts(held: Mapping[str, list[Any]], row: int, classes: Sequence[str]) -> d
 def _number(value: float) -> float | None:
     """Six digits, which single precision holds; JSON has no NaN."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
-
-
-def name_of(data: ImageDataset, position: int) -> str:
-    """The file of an image where it has one; empty where it has none."""
-    while not isinstance(data, ImageFolder):
-        if not isinstance(data, Wrapper):
-            return ""
-        position = int(data.index[position]) if isinstance(data, Subset) else position
-        data = data.data
-    return data.entries[position].image.as_posix()
 
 
 @contextmanager

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rightreasons.attribution import ATTRIBUTIONS
+from rightreasons.attribution import ATTRIBUTIONS, TargetedBaseline
 from rightreasons.core import Attribution, Classifier, RightReasonsError
 from rightreasons.core.tensors import content
-from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
+from rightreasons.experiments.baselines import GENERATED, TARGETED, NamedBaselines, has_baseline
 from rightreasons.experiments.build import build_attribution, title_of
 from rightreasons.experiments.config import read_toml
 from rightreasons.experiments.explain import Target, contrasted, explained_class
-from rightreasons.models import AdaptedClassifier
+from rightreasons.experiments.subject import Subject
 from rightreasons.training import device_of, modes_kept
 
 ALL = "all"
@@ -61,6 +61,8 @@ class RevealSettings:
         target: ``predicted`` or ``true``: the class that is explained.
         seed: Of the draw.
         against: Name or number of a class: what speaks for the target against it; empty explains the target alone.
+        baseline: Where methods begin that have a baseline and are given none: a number, ``mean``, ``blurred``, or, of
+            the class of ``against``, ``nearest`` (training image) or ``generated``; empty leaves them their own.
 
     Raises:
         ValueError: No method, no image, or another target.
@@ -71,12 +73,36 @@ class RevealSettings:
     target: Target = "predicted"
     seed: int = 0
     against: str = ""
+    baseline: str = ""
 
     def __post_init__(self) -> None:
         if self.target not in get_args(Target):
             raise ValueError(f"expected target {' or '.join(get_args(Target))}, got {self.target!r}")
         if not self.methods or (self.images is not None and self.images < 1):
             raise ValueError(f"expected methods and images, got {len(self.methods)} and {self.images}")
+
+    @property
+    def generates(self) -> bool:
+        """Whether a generator is needed, which has to be trained once."""
+        own = [method.settings.get("baseline") for method in self.methods if isinstance(method, MethodConfig)]
+        return any(one == GENERATED or (isinstance(one, list) and GENERATED in one) for one in (self.baseline, *own))
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Images of a class at which maps begin.
+
+    Attributes:
+        title: Which, in short.
+        words: What they are.
+        images: One for each image that is explained, on the CPU.
+        taken: Whether the model takes it for the class.
+    """
+
+    title: str
+    words: str
+    images: Float[Tensor, "images channels height width"]
+    taken: Bool[Tensor, " images"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +112,14 @@ class Explainers:
     Attributes:
         methods: Those that run, by the name under which their maps are stored.
         unfit: Why the other ones cannot explain the network, by name.
+        baselines: By name, those of a class at which some of the methods begin.
+        other: The class that is explained against.
     """
 
     methods: Mapping[str, Attribution]
     unfit: Mapping[str, str] = field(default_factory=dict)
+    baselines: Mapping[str, TargetedBaseline] = field(default_factory=dict)
+    other: int | None = None
 
     @property
     def titles(self) -> dict[str, str]:
@@ -102,6 +132,19 @@ class Explainers:
     def settings(self) -> dict[str, dict[str, str]]:
         """Every setting of each, written out."""
         return {key: {"method": type(m).__name__, **_settings(m)} for key, m in self.methods.items()}
+
+    def starts(self, subject: Subject, inputs: Float[Tensor, "images channels height width"]) -> dict[str, Start]:
+        """Where the maps of these images begin, by the baseline's name, if it is at images of a class."""
+        model, found = subject.model, dict[str, Start]()
+        asked = contrasted(model, self.other)
+        for name, baseline in self.baselines.items():
+            with modes_kept(model), torch.no_grad():
+                model.eval()
+                (images,) = baseline.facing(asked, inputs.to(device_of(model)))
+                taken = model(images).argmax(dim=1) == self.other
+            title = f"{name} {subject.data.classes[self.other or 0]}"
+            found[name] = Start(title, TARGETED[name], images.cpu(), taken.cpu())
+        return found
 
 
 def read_methods(path: Path) -> tuple[MethodConfig, ...]:
@@ -122,13 +165,14 @@ def read_methods(path: Path) -> tuple[MethodConfig, ...]:
     return tuple(MethodConfig(t.pop("name"), label=t.pop("label", ""), settings=t) for t in map(dict, tables))
 
 
-def build_explainers(subject_data: ImageDataset, model: AdaptedClassifier, settings: RevealSettings) -> Explainers:
+def build_explainers(subject: Subject, settings: RevealSettings) -> Explainers:
     """The explainers of the settings; of ``all``, those that can explain this network.
 
     Each method of ``all`` is tried on the first image.
 
     Raises:
-        ValueError: No method of a name, a setting that it does not have, or two methods under one label.
+        ValueError: No method of a name, a setting that it does not have, or two methods under one label; or a baseline
+            that cannot be had, see :class:`~rightreasons.experiments.baselines.NamedBaselines`.
     """
     asked = [MethodConfig(m) if isinstance(m, str) else m for m in settings.methods]
     named = [config for config in asked if config.name != ALL]
@@ -136,40 +180,54 @@ def build_explainers(subject_data: ImageDataset, model: AdaptedClassifier, setti
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
         raise ValueError(f"two methods are called {twice!r}: give one of them another label, in a file for --config")
-    methods = {config.key: build_attribution(config.name, subject_data, config.settings) for config in named}
+    build = _Builder(subject, settings)
+    methods = {config.key: build(config.name, config.settings) for config in named}
     unfit: dict[str, str] = {}
     if len(named) < len(asked):
-        _add_all(methods, unfit, subject_data, model, settings)
+        _add_all(methods, unfit, build)
+    elif settings.baseline and not any(has_baseline(config.name) for config in named):
+        some = ", ".join(name for name in ATTRIBUTIONS if has_baseline(name))
+        raise ValueError(f"expected a method that begins at a baseline, such as {some}, got {', '.join(keys)}")
     if not methods:
         raise ValueError("none of the methods can explain this network")
-    return Explainers(methods, unfit)
+    return Explainers(methods, unfit, build.baselines.targeted, build.other)
 
 
-def _add_all(
-    methods: dict[str, Attribution],
-    unfit: dict[str, str],
-    data: ImageDataset,
-    model: AdaptedClassifier,
-    settings: RevealSettings,
-) -> None:
+class _Builder:
+    """Makes methods for one network and its images."""
+
+    def __init__(self, subject: Subject, settings: RevealSettings) -> None:
+        self.subject, self.settings = subject, settings
+        self.other = class_number(settings.against, subject.data.classes)
+        self.baselines = NamedBaselines(subject, self.other)
+        # A name that makes no sense is a mistake, and no reason to leave methods out.
+        self.default = self.baselines.of(settings.baseline) if settings.baseline else None
+
+    def __call__(self, name: str, given: Mapping[str, Any]) -> Attribution:
+        return build_attribution(name, self.subject.data, self.baselines.settings(name, given, self.default))
+
+    def try_on_one(self, method: Attribution) -> None:
+        """Explain the first image."""
+        model, data = self.subject.model, self.subject.data
+        with modes_kept(model), torch.no_grad(), torch.random.fork_rng():
+            model.eval()
+            batch = data[0].to(device_of(model))
+            asked: Classifier = contrasted(model, self.other)
+            chosen = explained_class(model(batch.inputs).softmax(dim=1), batch, self.settings.target)
+            method(asked, batch.inputs, chosen)
+
+
+def _add_all(methods: dict[str, Attribution], unfit: dict[str, str], build: _Builder) -> None:
     for name in ATTRIBUTIONS:
         if name in methods:
             continue
         try:
-            method = build_attribution(name, data)
-            _try(method, model, data, settings)
+            method = build(name, {})
+            build.try_on_one(method)
         except _UNFIT as error:
             unfit[name] = " ".join(str(error).split()) or type(error).__name__
         else:
             methods[name] = method
-
-
-def _try(method: Attribution, model: AdaptedClassifier, data: ImageDataset, settings: RevealSettings) -> None:
-    with modes_kept(model), torch.no_grad(), torch.random.fork_rng():
-        model.eval()
-        batch = data[0].to(device_of(model))
-        asked: Classifier = contrasted(model, class_number(settings.against, data.classes))
-        method(asked, batch.inputs, explained_class(model(batch.inputs).softmax(dim=1), batch, settings.target))
 
 
 def class_number(name: str, classes: Sequence[str]) -> int | None:
@@ -194,11 +252,16 @@ def drawn(images: int, wanted: int | None, seed: int) -> Int[Tensor, " drawn"]:
     return order[:wanted].sort().values
 
 
-def _settings(method: Attribution) -> dict[str, str]:
-    return {f.name: _told(getattr(method, f.name)) for f in dataclasses.fields(method)}  # type: ignore[arg-type]
+def _settings(settings: Attribution | TargetedBaseline) -> dict[str, str]:
+    return {f.name: _told(getattr(settings, f.name)) for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
 
 
 def _told(value: object) -> str:
+    if isinstance(value, TargetedBaseline):
+        inside = ", ".join(f"{name}={told}" for name, told in _settings(value).items())
+        return f"{type(value).__name__}({inside})"
+    if isinstance(value, tuple) and any(isinstance(one, TargetedBaseline) for one in value):
+        return f"({', '.join(map(_told, value))})"
     if not isinstance(value, Tensor):
         return repr(value)
     digest = hashlib.sha256(content(value)).hexdigest()

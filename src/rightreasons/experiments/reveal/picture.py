@@ -44,9 +44,9 @@ def reveal_picture(subject: Subject, path: Path, settings: RevealSettings, *, de
         raise ValueError("nobody knows the true class of a picture of your own: leave out --target true")
     model = subject.model.to(accelerator_for(device).device)
     data = _OnePicture(subject.data, read_picture(path, subject.data))
-    explainers = build_explainers(subject.data, model, settings)
+    explainers = build_explainers(subject, settings)
     found = explain(model, data, explainers.methods, against=class_number(settings.against, subject.data.classes))
-    return revealed(subject, data.batch(torch.zeros(1, dtype=torch.int64)), found, explainers)
+    return revealed(subject, data.batch(torch.zeros(1, dtype=torch.int64)), found, explainers, names=(path.name,))
 
 
 def read_picture(path: Path, data: ImageDataset) -> Float[Tensor, "1 channels height width"]:

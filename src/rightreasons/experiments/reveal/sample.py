@@ -13,11 +13,13 @@ from torch import Tensor
 
 from rightreasons.core import Batch, ResumeRefused
 from rightreasons.data import Subset
+from rightreasons.data.folder import file_of, name_of
 from rightreasons.experiments.explain import Explained, explain
 from rightreasons.experiments.record import environment, make_record
 from rightreasons.experiments.reveal.methods import (
     Explainers,
     RevealSettings,
+    Start,
     build_explainers,
     class_number,
     drawn,
@@ -41,6 +43,7 @@ class Revealed:
     Attributes:
         batch: The images with labels and masks.
         index: Their positions in the data.
+        names: What they are called: class and file, or the position of an image that has no file.
         classes: Names of the classes.
         probabilities: Of all classes.
         heatmaps: Raw maps by the explainer's title.
@@ -48,10 +51,12 @@ class Revealed:
         shares: By a title, one number an image: how much of a map lies in a mask.
         pixel_range: Of the images.
         unfit: Why explainers that were asked for by ``all`` cannot explain the network, by name.
+        starts: The images of another class at which maps begin, by the baseline's name.
     """
 
     batch: Batch
     index: Int[Tensor, " images"]
+    names: tuple[str, ...]
     classes: tuple[str, ...]
     probabilities: Float[Tensor, "images classes"]
     heatmaps: Mapping[str, Float[Tensor, "images 1 height width"]]
@@ -59,6 +64,7 @@ class Revealed:
     shares: Mapping[str, Float[Tensor, " images"]]
     pixel_range: tuple[float, float]
     unfit: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[str, Start] = field(default_factory=dict)
 
     def told(self, row: int) -> tuple[str, ...]:
         """Truth, prediction, confidence and shares of an image, in words."""
@@ -92,22 +98,34 @@ def reveal_images(subject: Subject, settings: RevealSettings, out: Path, *, devi
     data = subject.data
     where = accelerator_for(device).device
     model = subject.model.to(where)
-    explainers = build_explainers(data, model, settings)
+    explainers = build_explainers(subject, settings)
     index = drawn(len(data), settings.images, settings.seed)
     against = class_number(settings.against, data.classes)
     found = explain(model, Subset(data, index), explainers.methods, target=settings.target, against=against)
     config = {**asdict(settings), **origin(subject), "explainers": explainers.settings}
-    _write(config, {**found.heatmaps, "index": index, "target": found.target}, out, str(where))
-    return revealed(subject, data.batch(index), found, explainers)
+    positions = index.tolist()
+    files = [file.as_posix() for position in positions if (file := file_of(data, position)) is not None]
+    results: dict[str, Any] = {"index": positions, "files": files, "explained_class": found.target.tolist()}
+    names = tuple(name_of(data, position) for position in positions)
+    shown = revealed(subject, data.batch(index), found, explainers, names=names)
+    begun = {f"baseline.{name}": start.images for name, start in shown.starts.items()}
+    if shown.starts:
+        results["baselines"] = {name: {"taken": start.taken.tolist()} for name, start in shown.starts.items()}
+    _write({**found.heatmaps, **begun, "index": index, "target": found.target}, out)
+    make_record("reveal", config, results, environment=environment(str(where))).write(out / REVEALED)
+    return shown
 
 
-def revealed(subject: Subject, batch: Batch, found: Explained, explainers: Explainers) -> Revealed:
+def revealed(
+    subject: Subject, batch: Batch, found: Explained, explainers: Explainers, *, names: tuple[str, ...]
+) -> Revealed:
     """All that a sheet or a figure tells of a batch that was explained."""
     titles, data = explainers.titles, subject.data
     titled = {titles[key]: maps for key, maps in found.heatmaps.items()}
     return Revealed(
         batch=batch,
         index=batch.target.new_zeros(len(batch)) if batch.index is None else batch.index,
+        names=names,
         classes=tuple(data.classes),
         probabilities=found.probabilities,
         heatmaps=titled,
@@ -115,14 +133,13 @@ def revealed(subject: Subject, batch: Batch, found: Explained, explainers: Expla
         shares=_shares(subject.model, batch, titled),
         pixel_range=data.pixel_range,
         unfit=explainers.unfit,
+        starts=explainers.starts(subject, batch.inputs),
     )
 
 
-def _write(config: Mapping[str, Any], tensors: Mapping[str, Tensor], out: Path, device: str) -> None:
+def _write(tensors: Mapping[str, Tensor], out: Path) -> None:
     whole = {name: values.contiguous() for name, values in tensors.items()}
     write_whole(out / HEATMAPS, safetensors.torch.save(whole))
-    results = {"index": tensors["index"].tolist(), "explained_class": tensors["target"].tolist()}
-    make_record("reveal", config, results, environment=environment(device)).write(out / REVEALED)
 
 
 def origin(subject: Subject) -> dict[str, str]:

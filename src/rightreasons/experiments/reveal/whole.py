@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from rightreasons.attribution.forward import rows_at_once
 from rightreasons.core import Batch, ResumeRefused
 from rightreasons.core.tensors import content
+from rightreasons.data.folder import file_of
 from rightreasons.experiments.explain import contrasted, explained_class
 from rightreasons.experiments.record import Record, environment, make_record
 from rightreasons.experiments.reveal.index import (
@@ -27,7 +29,6 @@ from rightreasons.experiments.reveal.index import (
     TABLE,
     RevealedMaps,
     column,
-    name_of,
     write_index,
 )
 from rightreasons.experiments.reveal.methods import Explainers, RevealSettings, build_explainers, class_number, drawn
@@ -102,7 +103,10 @@ def reveal_all(
         pyarrow_parquet()
     accelerator = accelerator_for(conduct.device)
     subject.model.to(accelerator.device)
-    work = _Work(subject, settings, out, storage, build_explainers(subject.data, subject.model, settings))
+    # What has to be trained the main process trains; the others find it in the cache.
+    with accelerator.main_process_first() if settings.generates else nullcontext():
+        explainers = build_explainers(subject, settings)
+    work = _Work(subject, settings, out, storage, explainers)
     _prepare(work, accelerator, overwrite=conduct.overwrite)
     own = work.shards[accelerator.process_index :: accelerator.num_processes]
     _explain_shards(work, own, progress=conduct.progress and accelerator.is_main_process)
@@ -142,6 +146,8 @@ class _Work:
             "explainers": self.explainers.settings,
             "target": settings.target,
             "against": settings.against,
+            # Older folders, whose maps have the methods' own baselines, are taken up again.
+            **({"baseline": settings.baseline} if settings.baseline else {}),
             "seed": settings.seed,
             "layer": model.layer,
             "weights": _digest_of(model),
@@ -157,7 +163,8 @@ class _Work:
 
     def name(self, position: int) -> str:
         """The file of an image, if it has one."""
-        return name_of(self.data, position)
+        file = file_of(self.data, position)
+        return "" if file is None else file.as_posix()
 
     def record(self, device: str, *, finished: bool) -> Record:
         """What was asked, and what it gives."""

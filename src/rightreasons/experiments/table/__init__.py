@@ -16,7 +16,15 @@ from rightreasons.experiments.table.reading import read_table, tables
 from rightreasons.experiments.table.records import Records, Unread, mixed
 from rightreasons.experiments.table.rows import TableRow, settled, table_record, table_rows, write_csv, write_json
 from rightreasons.experiments.table.running import RunsFailed, run_table
-from rightreasons.experiments.table.verdicts import Judged, idle_controls, is_control, judged, lacking, mask_verdicts
+from rightreasons.experiments.table.verdicts import (
+    Judged,
+    idle_controls,
+    is_control,
+    judged,
+    lacking,
+    mask_verdicts,
+    worst_classes,
+)
 from rightreasons.experiments.table.weights import weight_verdicts
 
 __all__ = [
@@ -52,6 +60,7 @@ __all__ = [
     "table_rows",
     "tables",
     "weight_verdicts",
+    "worst_classes",
     "write_csv",
     "write_json",
 ]

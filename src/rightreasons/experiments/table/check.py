@@ -11,8 +11,9 @@ import torch
 
 from rightreasons.core import RightReasonsError
 from rightreasons.data import DATASETS, ArrayDataset, Degraded, ImageDataset, Rescaled
-from rightreasons.experiments.build import build_objective, called, check_names
+from rightreasons.experiments.build import build_objective, check_names
 from rightreasons.experiments.config import ModelConfig, RunConfig
+from rightreasons.experiments.making import called
 from rightreasons.experiments.table.plan import TablePlan, slug
 from rightreasons.models import MODELS
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from rightreasons.core import UnknownName
+from rightreasons.metrics import SeedSummary
 
 COUNTED = 10_000
 """Published values from here on are counts."""
+PER_CENT = 100.0
 GAIN = "_gain"
 """Ends the name of a column that is the relative gain of another over plain, in per cent."""
 
@@ -25,7 +27,7 @@ class Column:
         part: Of the record's results.
         key: In that part.
         told: What it is, for a caption.
-        scale: What it is multiplied by: 100 for a share in per cent.
+        scale: What it is multiplied by: ``PER_CENT`` for a share.
         digits: Behind the point, where it is not what shares are printed with.
     """
 
@@ -33,7 +35,7 @@ class Column:
     part: str
     key: str
     told: str
-    scale: float = 100.0
+    scale: float = PER_CENT
     digits: int | None = None
 
     def of(self, results: Mapping[str, Any]) -> float:
@@ -42,7 +44,7 @@ class Column:
         return math.nan if value is None else self.scale * float(value)
 
 
-def _assessed(title: str, key: str, told: str, scale: float = 100.0) -> Column:
+def _assessed(title: str, key: str, told: str, scale: float = PER_CENT) -> Column:
     return Column(title, "assessment", key, told, scale)
 
 
@@ -76,6 +78,14 @@ COLUMNS: Mapping[str, Column] = MappingProxyType(
             "wall seconds of the training alone, without the pass of a frozen network",
             1.0,
             1,
+        ),
+        "seconds_to_99": Column(
+            "seconds to 99 %",
+            "cost",
+            "seconds_to_99",
+            "wall seconds of training steps until 99 % of the held out images were right, after whole epochs",
+            1.0,
+            0,
         ),
         "worst_group": Column("worst group", "test", "worst_group", "test accuracy of the worst group in per cent"),
         "swap": _assessed("swap", "swap", "share of test predictions that another class's decoy changes, in per cent"),
@@ -128,6 +138,13 @@ def column_text(name: str, value: float, digits: int) -> str:
 def published_text(value: float) -> str:
     """What others published, with the digits that it was given with; counts with commas."""
     return f"{value:,.0f}" if abs(value) >= COUNTED else f"{value:g}"
+
+
+def within_range(name: str, found: SeedSummary) -> SeedSummary:
+    """The summary of a column with the ends of its t interval cut at 0 and 100 where it is a share in per cent."""
+    if name.endswith(GAIN) or COLUMNS[name].scale != PER_CENT or math.isnan(found.low):
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, PER_CENT))
 
 
 def value_of(name: str, results: Mapping[str, Any], plain: Mapping[str, Any] | None) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.synchronize import Event as EventType
 from typing import Generic, TypeVar
 
 from rightreasons.core import RightReasonsError
@@ -24,6 +23,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GOMP_SPINCOUNT": 
 UNGUARDED = 87
 """Exit code of a process that came to start processes itself while it was loading the caller's script."""
 GUARD = 'a script that asks for several jobs must be a file, and do so under if __name__ == "__main__"'
+READY = b"ready"
 PATIENCE = 20.0
 """Seconds that an interrupted process has to write its checkpoint."""
 
@@ -129,16 +129,26 @@ class _Worker(Generic[T, R]):
     def __init__(self, work: Callable[[T], R]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.serving = context.Event()
-        self.process = context.Process(target=_serve, args=(other, self.serving, work), daemon=True)
+        # No event of multiprocessing: its semaphores would outlive a parent that is killed.
+        self._told, serving = context.Pipe(duplex=False)
+        self._serving = False
+        self.process = context.Process(target=_serve, args=(other, serving, work), daemon=True)
         try:
             self.process.start()
         except (OSError, EOFError) as error:
             raise NoProcess(f"cannot start a process for a run: {error}; take fewer jobs, or --jobs 1") from error
         other.close()
+        serving.close()
         self.task: T | None = None
         self.busy = False
         self.alive = True
+
+    @property
+    def serving(self) -> bool:
+        """Whether it has said that it is ready to work; one that died before has not."""
+        with suppress(EOFError, OSError):
+            self._serving = self._serving or (self._told.poll() and self._told.recv_bytes() == READY)
+        return self._serving
 
     def begin(self, task: T) -> T:
         """Hand a task over; where the process has died, ``end`` will tell."""
@@ -162,7 +172,7 @@ class _Worker(Generic[T, R]):
             code = self.process.exitcode
             if code == UNGUARDED:
                 raise NoProcess(f"cannot work in other processes: {GUARD}") from error
-            if not self.serving.is_set():
+            if not self.serving:
                 raise NoProcess(f"a process ended with code {code} before it took a run; {GUARD}") from error
             outcome = Failed(f"its process ended with code {self.process.exitcode}")
         return task, outcome  # type: ignore[return-value]
@@ -170,7 +180,7 @@ class _Worker(Generic[T, R]):
     def interrupt(self) -> None:
         """Ask it to stop, as Ctrl-C would: a run leaves a checkpoint."""
         self.pipe.close()
-        if not self.serving.is_set():
+        if not self.serving:
             # It is still importing, and has nothing to keep.
             self.process.terminate()
         elif self.busy and self.process.is_alive() and self.process.pid is not None:
@@ -190,7 +200,7 @@ def _ready(workers: Sequence[_Worker[T, R]]) -> list[_Worker[T, R]]:
     return [busy[pipe] for pipe in wait(list(busy)) if isinstance(pipe, Connection)]
 
 
-def _serve(pipe: Connection, serving: EventType, work: Callable[[T], R]) -> None:
+def _serve(pipe: Connection, serving: Connection, work: Callable[[T], R]) -> None:
     """What runs in the process; it ends when the other end of the pipe is closed, or its parent dies."""
     if hasattr(os, "setpgrp"):
         # Ctrl-C in the terminal reaches the parent alone, which then stops each of us once: a second would cost the
@@ -201,7 +211,7 @@ def _serve(pipe: Connection, serving: EventType, work: Callable[[T], R]) -> None
 
     torch.set_num_threads(1)
     try:
-        serving.set()
+        serving.send_bytes(READY)
         while True:
             pipe.send(_outcome(pipe.recv(), work))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from rightreasons.experiments.config import RunConfig, as_dict
 from rightreasons.experiments.override import has_key, with_value
 from rightreasons.experiments.record import Record
 from rightreasons.experiments.select import Chosen, chosen
-from rightreasons.experiments.table.columns import COLUMNS, value_of
+from rightreasons.experiments.table.columns import COLUMNS, value_of, within_range
 from rightreasons.experiments.table.plan import MARKS, PLAIN, Entry, PublishedValue, TablePlan, Variation
 from rightreasons.experiments.table.records import Records
 from rightreasons.metrics import SeedSummary, mean_sd_interval
@@ -40,8 +41,9 @@ class TableRow:
             same machine; ``None`` where plain has none.
         seeds: The row stands on so many.
         diverged: So many more diverged, and are in none of its figures.
+        worst: Which class is the worst one with most of its seeds, in words; empty where they do not agree or tell.
         published: What others published.
-        columns: Every column that the records hold, and those of the table.
+        columns: Every column that the records hold, and those of the table; intervals of shares end at 0 and 100.
         records: By seed.
         arm: Whose row it is.
         control: Which control of the arm; empty for the arm itself.
@@ -66,6 +68,15 @@ class TableRow:
     config: RunConfig = field(default_factory=RunConfig)
     chosen: Chosen | None = None
     diverged: int = 0
+    worst: str = ""
+
+    @property
+    def choice(self) -> str:
+        """How a value of the arm was chosen, in words, and whether that says anything; empty without a choice."""
+        if self.chosen is None:
+            return ""
+        classes = next((record.results.get("classes", ()) for record in self.records.values()), ())
+        return self.chosen.told + (self.chosen.doubt(len(classes)) if classes else "")
 
 
 def settled(plan: TablePlan, records: Records) -> TablePlan:
@@ -161,7 +172,17 @@ def _row(entry: Entry, own: Mapping[int, Record], plain: Mapping[int, Record], p
         variation=entry.variation,
         config=entry.config,
         chosen=plan.chosen.get(entry.arm),
+        worst=_worst(own),
     )
+
+
+def _worst(own: Mapping[int, Record]) -> str:
+    """The class that is the worst one with more than half of the runs, and with how many if not with all."""
+    named = Counter(record.results.get("test", {}).get("worst_class_name") for record in own.values())
+    ((name, count),) = named.most_common(1) or [(None, 0)]
+    if name is None or 2 * count <= len(own):
+        return ""
+    return name if count == len(own) else f"{name} ({count} of {len(own)} seeds)"
 
 
 def _columns(own: Mapping[int, Record], plain: Mapping[int, Record], plan: TablePlan) -> dict[str, SeedSummary]:
@@ -171,7 +192,7 @@ def _columns(own: Mapping[int, Record], plain: Mapping[int, Record], plan: Table
         values = [value_of(name, figures(r), figures(plain[s]) if s in plain else None) for s, r in own.items()]
         defined = [value for value in values if not math.isnan(value)]
         if defined:
-            found[name] = mean_sd_interval(defined)
+            found[name] = within_range(name, mean_sd_interval(defined))
     return found
 
 
@@ -188,7 +209,18 @@ def paired(own: Mapping[int, Record], other: Mapping[int, Record], column: str =
 
 def figures(record: Record) -> dict[str, Any]:
     """The results of a run, and among its costs the seconds that it took, which are no result."""
-    return {**record.results, "cost": {**record.results.get("cost", {}), "seconds": record.seconds}}
+    told = {"seconds": record.seconds, "seconds_to_99": _seconds_to(0.99, record.history)}
+    return {**record.results, "cost": {**record.results.get("cost", {}), **told}}
+
+
+def _seconds_to(accuracy: float, history: Sequence[Mapping[str, float]]) -> float:
+    """Of training, until the held out images first reached an accuracy; NaN where they never did."""
+    seconds = 0.0
+    for epoch in history:
+        seconds += epoch.get("seconds", math.nan)
+        if epoch.get("validation_accuracy", -math.inf) >= accuracy:
+            return seconds
+    return math.nan
 
 
 def last_of(records: Mapping[int, Record], key: str) -> float:
@@ -212,7 +244,7 @@ def _plain(row: TableRow) -> dict[str, Any]:
     """A row without its records, which lie in files of their own; NaN, which JSON lacks, is null."""
     kept = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.name not in ("records", "config")}
     values = {name: _value(value) for name, value in kept.items()}
-    return {**values, "chosen": row.chosen.told if row.chosen else None, "config": as_dict(row.config)}
+    return {**values, "chosen": row.choice or None, "config": as_dict(row.config)}
 
 
 def _value(value: Any) -> Any:

@@ -171,6 +171,15 @@ def idle_controls(rows: Sequence[TableRow]) -> str:
     return f"same as plain, the loss had nothing to do, so no evidence: {'; '.join(names)}" if names else ""
 
 
+def worst_classes(rows: Sequence[TableRow]) -> str:
+    """Which class fares worst with which arms, in one line; empty where no seeds agree or older records do not tell."""
+    arms: dict[str, list[str]] = {}
+    for row in rows:
+        if row.worst and not row.control:
+            arms.setdefault(row.worst, []).append(row.name)
+    return "; ".join(f"{name} with {_some(names)}" for name, names in arms.items())
+
+
 def lacking(plan: TablePlan) -> str:
     """Which controls or bound the table cannot have, in one line; empty where it has all."""
     masked = {name: control_arms(config) for name, config in plan.arms.items() if not _stands_alone(config)}

@@ -110,7 +110,7 @@ class Responses:
         """
         method = baseline_of(setting)
         if method not in self._baselines:
-            made = method.of(self.batch.inputs)
+            made = method.facing(self.model, self.batch.inputs)
             if len(made) != 1:
                 raise ValueError(f"expected a baseline that makes one image of each, got {len(made)} of {method}")
             self._baselines[method] = made[0]

@@ -1,6 +1,7 @@
 """Attention blocks, and how they are put behind a backbone."""
 
 from rightreasons.models.blocks.attach import BLOCKS, Attached, attach
+from rightreasons.models.blocks.attended import BlockAttention, attended
 from rightreasons.models.blocks.block import AttentionBlock
 from rightreasons.models.blocks.cbam import CBAM
 from rightreasons.models.blocks.global_context import GlobalContext
@@ -12,8 +13,10 @@ __all__ = [
     "CBAM",
     "Attached",
     "AttentionBlock",
+    "BlockAttention",
     "GlobalContext",
     "PositionAttention",
     "SqueezeExcite",
     "attach",
+    "attended",
 ]

@@ -14,7 +14,7 @@ from rightreasons.concepts import activations_at, orthonormal, signal_direction,
 from rightreasons.core import BadModel, Batch, Classifier, MissingAnnotation
 from rightreasons.core.hooks import modes_kept
 from rightreasons.data.dataset import ImageDataset, stream
-from rightreasons.data.groups import groups_of
+from rightreasons.data.groups import WHO_HAS_GROUPS, groups_of
 from rightreasons.data.randomize import Randomizing, randomized
 from rightreasons.metrics.probe import linear_probe
 from rightreasons.models import AdaptedClassifier
@@ -56,8 +56,8 @@ def values_of(data: ImageDataset, user: str) -> Int[Tensor, " images"]:
     group = groups_of(data)
     if group is None:
         raise MissingAnnotation(
-            f"{user}: artifact = 'groups' needs the group of each image, and {data.name} does not tell it; wrap it in "
-            "Grouped(data, group), or take artifact = 'masks' where the images have irrelevant masks"
+            f"{user}: artifact = 'groups' needs the group of each image, and {data.name} does not tell it; take "
+            f"artifact = 'masks' where the images have irrelevant masks. {WHO_HAS_GROUPS}"
         )
     value = values_within(data, group)
     if value is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rightreasons.core import MissingAnnotation
 from rightreasons.data.dataset import ImageDataset
-from rightreasons.data.groups import Grouped
+from rightreasons.data.groups import Grouped, required_groups
 from rightreasons.models import AdaptedClassifier
 from rightreasons.training.fit import fit
 from rightreasons.training.objective import GroupTask, Objective
@@ -109,7 +109,7 @@ class GroupDRO(Recipe):
         """Train under the robust loss in place of the cross-entropy; the report gives each group's final weight."""
         if objective.task is not F.cross_entropy:
             raise ValueError(f"GroupDRO: expected cross_entropy as the task, got {objective.task_name}")
-        grouped = Grouped(data)
+        grouped = Grouped(data, required_groups(data, "GroupDRO"))
         sizes = torch.bincount(grouped.group)
         if int(sizes.count_nonzero()) < 2:
             raise MissingAnnotation(f"GroupDRO: expected groups to weigh, got one group in all of {data.name}")

@@ -1,4 +1,4 @@
-"""The trained networks that some counterfactual methods cannot do without: trained once, and kept."""
+"""Trained networks that some methods cannot do without: trained once, and kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ def needed_parts(class_: type) -> tuple[str, ...]:
 
 
 def learnt_parts(
-    class_: type, model: AdaptedClassifier, training: ImageDataset, folder: Path | None = None, *, steps: int = STEPS
+    class_: type,
+    model: AdaptedClassifier,
+    training: ImageDataset,
+    folder: Path | None = None,
+    *,
+    steps: int = STEPS,
+    nearness: float = GeneratorSettings.nearness,
 ) -> dict[str, nn.Module]:
     """Those networks, trained on the training images with the default settings, for so many steps at least.
 
@@ -58,6 +64,7 @@ def learnt_parts(
         training: The images it was trained on.
         folder: Where they are kept; the library's cache unless given.
         steps: Of training at least, for each of them.
+        nearness: How near to the original a generator stays, see ``GeneratorSettings``.
     """
     needed = needed_parts(class_)
     kept = _Kept(training, device_of(model), folder or default_cache() / "counterfactuals", steps)
@@ -69,9 +76,10 @@ def learnt_parts(
         parts["autoencoder"] = judge
     if "generator" in needed:
         against = f"generator {weights_digest(model.network)[:16]} {weights_digest(judge)[:16]}"
+        against += "" if nearness == GeneratorSettings.nearness else f" nearness {nearness:g}"
 
         def fit(generator: VAE, data: ImageDataset, settings: AutoencodeSettings, *, checkpoint: Path) -> object:
-            told = GeneratorSettings(epochs=settings.epochs)
+            told = GeneratorSettings(epochs=settings.epochs, nearness=nearness)
             return fit_generator(generator, model, judge, data, told, checkpoint=checkpoint)
 
         parts["generator"] = kept.trained(against, lambda _: deepcopy(judge), fit, least=GeneratorSettings.epochs)
