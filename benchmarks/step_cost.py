@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +146,17 @@ def share_behind_the_map() -> float:
     return counted["Linear"] / sum(counted.values())
 
 
-def step(batch: Batch, case: Case, *, plainly: bool = False, channels_last: bool = False) -> Run:
+def step(batch: Batch, case: Case, *, plainly: bool = False, bfloat16: bool = False) -> Run:
     """A training step of a new LeNet, the same for all.
 
     Written plainly, the explanation takes a forward pass of its own and ``loss.backward()`` fills every leaf; the loop
     shares the pass and asks for the weights alone.
     """
     torch.manual_seed(0)
-    network = LeNet()
-    if channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = adapt(network)
-    training = TrainingStep(model, Objective({"term": Term(case.loss)} if case.loss else {})).train()
+    model = adapt(LeNet())
+    objective = Objective({"term": Term(case.loss)} if case.loss else {})
+    training = TrainingStep(model, objective, bfloat16=bfloat16).train()
+    training.lay_out(batch.inputs[:1])
     generator = torch.Generator().manual_seed(0)
     weights = list(training.parameters())
     # So small a rate that the last round meets the weights of the first.
@@ -178,12 +177,11 @@ def step(batch: Batch, case: Case, *, plainly: bool = False, channels_last: bool
     return alone if plainly else shared
 
 
-def measure(batch: Batch, listed: dict[str, Case], rounds: int, *, channels_last: bool) -> tuple[float, list[Row]]:
+def measure(batch: Batch, listed: dict[str, Case], rounds: int, *, bfloat16: bool) -> tuple[float, list[Row]]:
     """Milliseconds of a plain step, and a row a case: rounds of (plain, case, case written plainly) for each case."""
-    plain = step(batch, Case(None), channels_last=channels_last)
+    plain = step(batch, Case(None))
     steps = {
-        name: [step(batch, case, plainly=plainly, channels_last=channels_last) for plainly in (False, True)]
-        for name, case in listed.items()
+        name: [step(batch, case, bfloat16=bfloat16), step(batch, case, plainly=True)] for name, case in listed.items()
     }
     pairs: dict[str, list[tuple[tuple[float, float], ...]]] = {name: [] for name in listed}
     for number in range(rounds + 1):
@@ -231,7 +229,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="measured pairs a loss, at least 2")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--channels-last", action="store_true", help="weights in torch's channels_last memory format")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="our steps in bfloat16, still as multiples of a plain step in float32"
+    )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="LOSS", help="cases whose names start with one of these"
     )
@@ -248,14 +248,17 @@ def main() -> None:
         "data": "random images 1x28x28, all annotated",
         "batch_size": asked.batch_size,
         "rounds": asked.rounds,
-        "channels_last": asked.channels_last,
+        "bfloat16": asked.bfloat16,
     }
     print(", ".join(f"{name} {value}" for name, value in setting.items()))
-    listed = {n: case for n, case in cases().items() if not asked.only or n.startswith(tuple(asked.only))}
+    known = cases()
+    if asked.bfloat16:  # What was asked, and what passes say, is about steps in one precision.
+        known = {"plain": Case(None)} | {n: replace(case, floor=None, at_most=None) for n, case in known.items()}
+    listed = {n: case for n, case in known.items() if not asked.only or n.startswith(tuple(asked.only))}
     if not listed:
         parser.error(f"expected the beginning of one of {', '.join(cases())}, got {' '.join(asked.only)}")
     batch = random_batch(asked.batch_size)
-    plain, rows = measure(batch, listed, asked.rounds, channels_last=asked.channels_last)
+    plain, rows = measure(batch, listed, asked.rounds, bfloat16=asked.bfloat16)
     print(f"plain step: {plain:.1f} ms of CPU; all other figures but the last column are multiples of it")
     print(table(rows))
     if asked.out:

@@ -20,6 +20,9 @@ def test_a_constant_may_differ_by_channel():
     assert (baseline[:, :, 1] == 0.75).all()
     with pytest.raises(ValueError, match="expected one value or 2"):
         ConstantBaseline((1.0, 2.0, 3.0)).of(inputs)
+    for value in (math.nan, math.inf, (0.0, -math.inf)):
+        with pytest.raises(ValueError, match="expected a finite value"):
+            ConstantBaseline(value)
 
 
 def test_blur_is_a_gaussian_mean_of_the_neighbours():

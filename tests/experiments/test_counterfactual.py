@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rightreasons.experiments import CounterfactualSettings, Question, Record, R
 from rightreasons.experiments.counterfactual import (
     ask,
     build_counterfactual,
+    class_autoencoders,
     learnt_parts,
     needed_parts,
     picture_files,
@@ -46,7 +48,7 @@ def brightness_case(low=0.0, high=1.0):
 
 def answered(out, subject=None, **settings):
     asked = CounterfactualSettings(**settings)
-    return counterfactuals(subject or brightness_case(), asked, Question(), out, Resources("cpu"))
+    return counterfactuals(subject or brightness_case(), asked, out, Resources("cpu"))
 
 
 def test_the_images_are_drawn_from_those_for_which_the_question_makes_sense():
@@ -149,10 +151,9 @@ def test_an_unreachable_target_is_not_valid_and_the_best_found_is_kept(tmp_path)
 
 def test_training_images_are_looked_among_and_maps_start_from_them(plain_and_revised, tmp_path):
     run, _ = plain_and_revised
-    question = Question()
-    subject = open_subject(run.out, question, RESOURCES)
+    subject = open_subject(run.out, Question(), RESOURCES)
     settings = CounterfactualSettings("nearest_neighbor", "true", images=4)
-    answers = counterfactuals(subject, settings, question, tmp_path, RESOURCES)
+    answers = counterfactuals(subject, settings, tmp_path, RESOURCES)
     assert answers.found.valid.any()
     assert torch.isfinite(answers.contrasts).all()
     assert answers.baseline == "the nearest training image of the other class"
@@ -172,10 +173,10 @@ def test_a_class_without_a_training_image_is_named(plain_and_revised):
         _check(Wachter(high=0.5), asked, subject.data.classes)
 
 
-def test_of_a_class_without_a_training_image_only_what_needs_one_is_refused(tmp_path, monkeypatch):
+def test_of_a_class_without_a_training_image_only_what_needs_one_is_refused(tmp_path):
     subject = brightness_case()
     dim = (subject.data.target != 2).nonzero()[:, 0]
-    monkeypatch.setattr(searching, "training_images", lambda *_: Subset(subject.data, dim))
+    subject = replace(subject, training=lambda: Subset(brightness_case().data, dim))
     with pytest.raises(ValueError, match="no training image of class 'bright', so nearest_neighbor has none to show"):
         answered(tmp_path / "out", subject, target="bright", method="nearest_neighbor", images=2)
     assert not (tmp_path / "out").exists()
@@ -189,8 +190,7 @@ def test_of_a_class_without_a_training_image_only_what_needs_one_is_refused(tmp_
 @pytest.mark.parametrize("method", ["prototype_guided", "nearest_neighbor", "latent_search", "wachter"])
 def test_a_setting_of_the_wrong_kind_is_told_before_anything_is_trained(tmp_path, monkeypatch, method):
     monkeypatch.setattr(searching, "learnt_parts", lambda *_: pytest.fail("trained"))
-    subject = brightness_case()
-    monkeypatch.setattr(searching, "training_images", lambda *_: subject.data)
+    subject = replace(brightness_case(), training=lambda: brightness_case().data)
     told = rf"counterfactual '{method}': expected lead to be a number, got 'far'"
     with pytest.raises(ValueError, match=told):
         answered(tmp_path / "out", subject, method=method, settings={"lead": "far"})
@@ -247,6 +247,14 @@ def test_trained_networks_are_kept_and_found_again(tmp_path):
             for one, other in zip(network.parameters(), again[name].parameters(), strict=True):
                 assert torch.equal(one, other)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_class_without_images_has_no_autoencoder_and_is_named(tmp_path):
+    data = brightness_case().data
+    some = Subset(data, (data.target != 1).nonzero()[:, 0])
+    with pytest.raises(ValueError, match="no training image of class 'middle' for its autoencoder"):
+        class_autoencoders(some, torch.device("cpu"), tmp_path / "kept", steps=1)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_the_range_of_the_pixels_comes_from_the_data_unless_it_is_set():

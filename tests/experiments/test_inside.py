@@ -21,14 +21,14 @@ def subject(block="cbam", images=20, size=(12, 16)):
     pictures = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8)
     data = ArrayDataset(pictures, torch.arange(images) % 3, classes=CLASSES, name="<noise>")
     body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 6, 3, padding=1))
-    body[3].bias.data[2] = -100.0
+    body[3].bias.data[2] = body[0].bias.data[5] = -100.0
     body[3].weight.data[4] = 0.0
     network = attach(body, {"name": block, "reduction": 2} if block else "", 3, channels=6, hidden=4)
     return Subject(adapt(network.eval()), data, None)
 
 
-def layer(values):
-    return LayerView("l", "Conv2d", torch.tensor(values, dtype=torch.float32))
+def layer(values, *, rectified=True):
+    return LayerView("l", "Conv2d", torch.tensor(values, dtype=torch.float32), rectified)
 
 
 def test_activity_order_dead_and_below_zero():
@@ -53,6 +53,9 @@ def test_a_channel_is_dead_only_if_it_is_the_same_in_all_images():
     # A single value cannot differ from anything.
     assert layer([[[[3.0]]]]).dead.tolist() == [False]
     assert not layer([[[[3.0, 0.0]]]]).signed
+    assert layer([[[[-3.0, -1.0]]]]).never_positive.tolist() == [True]
+    # A normalization behind the layer may raise what is below zero.
+    assert layer([[[[-3.0, -1.0]]]], rectified=False).told(1)["never_positive"] is None
 
 
 def test_values_that_are_not_finite_do_not_come_first():
@@ -116,9 +119,11 @@ def test_the_record_tells_layers_blocks_and_images(tmp_path, block):
         expected = case.model.network.backbone(inputs)
         assert torch.equal(view.probabilities, case.model(inputs).softmax(dim=1))
     torch.testing.assert_close(raw["maps.backbone.3"], expected)
-    below = [c for c in range(6) if c != 4 and expected[:, c].max() <= 0]
-    assert results["layers"]["backbone.3"]["never_positive"] == below
-    assert 2 in below
+    first = raw["maps.backbone.0"]
+    below = [c for c in range(8) if first[:, c].max() <= 0]
+    assert results["layers"]["backbone.0"]["never_positive"] == below
+    assert 5 in below
+    assert results["layers"]["backbone.3"]["never_positive"] is None
     for name, values in case.model.network.block.attention(expected).items():
         torch.testing.assert_close(raw[f"attention.block.{name}"], values.detach())
 

@@ -152,6 +152,15 @@ def test_methods_of_a_file_have_baselines_of_their_own(subject):
     assert plain.starts(subject, torch.zeros(2, 1, 8, 8)) == {}
 
 
+@pytest.mark.parametrize("several", [list, tuple])
+def test_a_generator_among_several_baselines_is_seen(several):
+    def generates(*names):
+        return RevealSettings((MethodConfig("deep_lift", {"baseline": several(names)}),), against="3").generates
+
+    assert generates(0.5, "generated")
+    assert not generates(0.5, "nearest")
+
+
 def test_all_methods_that_have_a_baseline_begin_there(subject):
     made = build_explainers(subject, replace(BOTH, methods=("all",)))
     begin = {name: method.baseline for name, method in made.methods.items() if hasattr(method, "baseline")}
@@ -164,6 +173,8 @@ def test_all_methods_that_have_a_baseline_begin_there(subject):
     [
         ({"against": ""}, "baseline 'nearest' is of the class that is explained against; name that class"),
         ({"baseline": "nearer"}, "expected a baseline to be a number or one of mean, blurred, nearest, generated"),
+        ({"baseline": "nan"}, "expected a baseline to be a finite number, got 'nan'"),
+        ({"baseline": "-inf"}, "expected a baseline to be a finite number, got '-inf'"),
         ({"methods": ("saliency",)}, "expected a method that begins at a baseline, such as integrated_gradients"),
         ({"methods": ("all",), "baseline": "nearer"}, "got 'nearer'"),
     ],

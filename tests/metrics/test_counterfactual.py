@@ -178,8 +178,13 @@ def test_a_real_image_is_as_near_to_its_class_as_real_images_are():
     assert float(ratio.mean()) == pytest.approx(1, abs=1e-5)
     far = neighbor_ratio(real + 5, real_labels, *args, real=real, real_labels=real_labels, k=3)
     assert (far > 10).all()
-    own = neighbor_ratio(cloud[:4], labels[:4], *args, real=real, real_labels=real_labels)
-    torch.testing.assert_close(own, torch.zeros(4), atol=1e-2, rtol=0)
+    # An image of the references says nothing, and only where it is one of the target's class.
+    near = torch.cat([cloud[:4], cloud[:4] + 1e-6])
+    own = neighbor_ratio(near, labels[:4].repeat(2), *args, real=real, real_labels=real_labels)
+    assert own.isnan().tolist() == [True] * 4 + [False] * 4
+    assert (own[4:] < 0.05).all()
+    other = neighbor_ratio(cloud[:4], 1 - labels[:4], *args, real=real, real_labels=real_labels)
+    assert other.isfinite().all()
     nobody = neighbor_ratio(real[:1], torch.tensor([7]), *args, real=real, real_labels=real_labels)
     assert torch.isnan(nobody).all()
     with pytest.raises(ValueError, match="at least one neighbor"):

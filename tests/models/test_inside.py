@@ -173,6 +173,52 @@ def test_channels_last_are_told_from_channels_first(size):
         check_layers(model, outputs, ["act"])
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_keeps_the_shape_keeps_the_form(inplace):
+    """16 x 32 x 68: the first two sides stand to each other as those of the image do, by chance."""
+    body = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(inplace=inplace), nn.Dropout(), nn.Identity())
+    model = adapt(nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)).eval())
+    outputs = by_name(layer_outputs(model, torch.rand(1, 1, 36, 72)))
+    assert [outputs[name].form for name in ("0.0", "0.1", "0.2", "0.3", "0")] == ["maps"] * 5
+
+
+class Added(nn.Module):
+    """Convolution and ReLU; the same with a normalization between; the same with a sum in place between."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(k, 3, 3, padding=1) for k in (1, 3, 3))
+        self.norm, self.act, self.head = nn.BatchNorm2d(3), nn.ReLU(inplace=True), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.act(input=self.act(self.first(x)))
+        x = self.act(self.norm(self.second(x)))
+        y = self.third(x)
+        y += x
+        return self.head(self.act(y).mean(dim=(2, 3)))
+
+
+def test_a_relu_that_takes_an_output_as_it_is_is_told():
+    model = adapt(Added().eval())
+    outputs = by_name(layer_outputs(model, torch.rand(1, 1, 6, 6)))
+    assert {name for name in ("first", "second", "norm", "third") if outputs[name].rectified} == {"first", "norm"}
+    with torch.inference_mode():
+        assert by_name(layer_outputs(model, torch.rand(1, 1, 6, 6)))["first"].rectified
+
+
+def test_layers_are_listed_in_evaluation_mode_and_the_mode_is_kept():
+    made = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    made[1].eval()
+    assert [output.name for output in layer_outputs(adapt(made), torch.rand(2, 1, 4, 4))] == ["0", "1", "2", "3"]
+    assert [part.training for part in made] == [True, False, True, True]
+    assert made[2].num_batches_tracked == 0
+
+
+def test_a_layer_that_is_named_twice_is_refused_by_name():
+    with pytest.raises(ValueError, match="expected each layer once, got 'block' 2 times"):
+        inside(adapt(net()), images()[0], ["block", "backbone.0", "block"])
+
+
 def test_convolutions_are_spread_over_depth_and_those_of_a_block_left_out():
     convolutions = [nn.Conv2d(2 if k == 0 else 3, 3, 3, padding=1) for k in range(12)]
     squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 3, 1))
@@ -180,6 +226,9 @@ def test_convolutions_are_spread_over_depth_and_those_of_a_block_left_out():
     model = adapt(nn.Sequential(made, nn.Linear(3, 2)).eval())
     outputs = layer_outputs(model, torch.rand(1, 2, 8, 8))
     assert layers_with_maps(model, outputs) == ["0.0", "0.3", "0.6", "0.8", "0.11"]
+    assert layers_with_maps(model, outputs, most=1) == ["0.0"]
+    with pytest.raises(ValueError, match="at least one convolution, got 0"):
+        layers_with_maps(model, outputs, most=0)
     attached = adapt(net())
     assert layers_with_maps(attached, layer_outputs(attached, images()[0])) == ["backbone.0", "backbone.3", "block"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -34,3 +35,9 @@ def test_it_is_found_by_name_and_explained():
     assert sum(p.numel() for p in net.parameters()) == 464_106
     heatmap = GradCAM()(adapt(net).eval(), torch.rand(2, 1, 28, 28), torch.tensor([0, 1]))
     assert heatmap.shape == (2, 1, 28, 28)
+
+
+@pytest.mark.parametrize("settings", [{"widths": (32,)}, {"depth": 0}])
+def test_too_few_blocks_are_refused(settings):
+    with pytest.raises(ValueError, match="expected two widths or more and a depth of at least 1"):
+        SmallVGG(**settings)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from rightreasons.data.arrays import ArrayDataset
-from rightreasons.experiments import CounterfactualSettings, Question, Resources, counterfactuals
+from rightreasons.experiments import CounterfactualSettings, Resources, counterfactuals
 from rightreasons.experiments.subject import Subject
 from rightreasons.models import adapt
 from rightreasons.reports.counterfactual import CounterfactualPage, _reduced, render_counterfactuals, verdict
@@ -40,7 +40,7 @@ def answers(tmp_path_factory):
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     asked = CounterfactualSettings(images=5, target="any", settings={"steps": 20}, frames=5)
     subject = Subject(adapt(network.eval()), data, None)
-    return counterfactuals(subject, asked, Question(), tmp_path_factory.mktemp("flips"), Resources("cpu"))
+    return counterfactuals(subject, asked, tmp_path_factory.mktemp("flips"), Resources("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from rightreasons.reports.inside_pictures import (
     maps_picture,
     place_picture,
     strip_picture,
+    told_of_channels,
     told_of_places,
 )
 from tests.experiments.test_inside import subject
@@ -108,8 +109,10 @@ def test_a_bar_goes_up_where_a_channel_is_raised():
     assert tuple(strip[10, 20]) == RAISED
     assert tuple(strip[50, 70]) == DAMPED
     assert tuple(strip[10, 70]) == tuple(strip[50, 20]) == tuple(strip[10, 120]) == (255, 255, 255)
-    # Next to even weights are not blown up.
-    assert np.abs(heights(ChannelWeights(torch.tensor([0.5, 0.50001])))).max() < 0.01
+    even = ChannelWeights(torch.tensor([0.5, 0.50001]))
+    assert heights(even).tolist() == [0, 0]
+    assert told_of_channels(even) == "Weights are even, 0.5 for every channel."
+    assert heights(ChannelWeights(torch.tensor([0.5, 0.51]))).tolist() == pytest.approx([-1, 1])
 
 
 def test_many_channels_fit_into_a_strip():
@@ -126,6 +129,18 @@ def test_every_image_has_its_files(written):
     }
     with Image.open(out / "images" / "000-original.png") as image:
         assert image.size == (16, 12)
+
+
+def test_pictures_of_an_earlier_page_are_removed_and_other_files_stay(tmp_path):
+    write_inside(view(tmp_path, index=(3, 5)), tmp_path)
+    (tmp_path / "images" / "000-mine.png").touch()
+    write_inside(view(tmp_path, "", index=(3,)), tmp_path)
+    left = {path.name for path in (tmp_path / "images").iterdir()}
+    assert left == {"000-original.png", "000-layer-backbone.0.png", "000-layer-backbone.3.png", "000-mine.png"}
+
+
+def test_channels_below_zero_are_counted_where_a_relu_follows(text):
+    assert re.findall(r'data-label="Below zero">([^<]*)<', text) == ["1", "\N{EN DASH}", "\N{EN DASH}"]
 
 
 def test_the_page_says_how_many_are_shown_and_counts_the_dead(written, text):

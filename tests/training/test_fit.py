@@ -2,6 +2,7 @@ import importlib
 import math
 import os
 import signal
+import time
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -255,6 +256,36 @@ def test_a_run_may_name_its_precision(tiny, toy):
     assert {each[:2] for each in seen} == {(True, torch.bfloat16), (False, torch.float32)}
     assert {stride for training, _, stride in seen if training} == {1}
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+class Viewed(nn.Module):
+    """A network that calls ``view`` on its maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 3, 3), nn.Linear(3 * 36, 4)
+
+    def forward(self, inputs):
+        return self.head(self.conv(inputs).relu().view(len(inputs), -1))
+
+
+def test_a_network_that_calls_view_trains_in_bfloat16_too(toy):
+    model = adapt(Viewed())
+    result = fit(model, toy(), PLAIN, replace(QUICK, precision="bf16", epochs=3), progress=False)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_the_time_of_an_epoch_counts_what_was_before_an_interruption(tiny, toy, tmp_path):
+    def slow():
+        time.sleep(0.3)
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny(), toy(), at(2, slow), QUICK, out=tmp_path, progress=False)
+    again = fit(tiny(), toy(), at(10**6, slow), QUICK, out=tmp_path, resume=True, progress=False)
+    assert again.resumed_from is not None
+    assert again.history[0]["seconds"] > 0.3 > again.history[1]["seconds"]
+    assert again.history[0]["cpu_seconds"] < again.history[0]["seconds"]
 
 
 def test_an_unknown_precision_is_refused():

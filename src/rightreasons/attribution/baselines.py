@@ -37,9 +37,16 @@ class ConstantBaseline(Baseline):
 
     Args:
         value: In the images' range, black for example; or one value a channel.
+
+    Raises:
+        ValueError: A value is not finite.
     """
 
     value: float | tuple[float, ...] = 0.0
+
+    def __post_init__(self) -> None:
+        if not torch.as_tensor(self.value, dtype=torch.float64).isfinite().all():
+            raise ValueError(f"expected a finite value, got {self.value}")
 
     def of(self, inputs: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "1 batch _ _ _"]:
         """The constant image."""

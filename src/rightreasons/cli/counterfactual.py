@@ -103,7 +103,7 @@ def counterfactual(
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     question = Question(data_config(data, decoy=decoy, resize=resize, channels=channels), network, "", seed)
     resources = Resources(device, data_folder)
-    answers = counterfactuals(open_subject(run, question, resources), settings, question, out, resources)
+    answers = counterfactuals(open_subject(run, question, resources), settings, out, resources)
     _tell(write_counterfactuals(answers, out, rerun=show.this_command()))
     show.written(out, "index.html", "counterfactual.json", "images/")
 

@@ -126,7 +126,7 @@ def _tell(page: InsidePage) -> None:
     for row in page.rows:
         width, height = row.size
         size = f"{row.channels:,} x {height} x {width}"
-        rows.append((row.layer.name, size, f"{len(row.shown):,}", f"{row.dead:,}", f"{row.never_positive:,}"))
+        rows.append((row.layer.name, size, f"{len(row.shown):,}", f"{row.dead:,}", row.never_positive))
     show.table(("layer", "maps", "shown", "dead", "below zero"), rows)
     for block, does in page.kinds:
         show.say(f"{block.attention.kind} {block.name}: {does[:1].lower()}{does[1:]}")

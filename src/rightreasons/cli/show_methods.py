@@ -24,7 +24,8 @@ TOLD = {
     "valid ones; oracle: a second network agrees, over all; ms: an image, of all at once, and in brackets the CPU's",
     "further": "COUT: whether the most changed pixels flip the model, -1 to 1; sharpness: the steepest rise of the "
     "target's probability on the way from the original, of length 1; overshoot: share of the way behind the boundary; "
-    "neighbor: distance to the nearest training image of the target's class, over that of real images (1 is real)",
+    "neighbor: distance to the nearest training image of the target's class, over that of real images (1 is real), "
+    "of those that are none of these training images themselves",
     "shape": "changes of the stroke against the original's, as shares; the slant in degrees, too, for its share is "
     "that of the few images that hardly lean",
 }

@@ -141,7 +141,10 @@ def has_baseline(name: str) -> bool:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError as error:
         names = ", ".join([*NAMES, *TARGETED])
         raise ValueError(f"expected a baseline to be a number or one of {names}, got {text!r}") from error
+    if not math.isfinite(value):
+        raise ValueError(f"expected a baseline to be a finite number, got {text!r}")
+    return value

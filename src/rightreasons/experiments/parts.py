@@ -96,7 +96,13 @@ def class_autoencoders(
         device: Where they are.
         folder: Where they are kept; the library's cache unless given.
         steps: Of training at least, for each of them.
+
+    Raises:
+        ValueError: A class has no image.
     """
+    counts = torch.bincount(training.target, minlength=len(training.classes)).tolist()
+    if 0 in counts:
+        raise ValueError(f"no training image of class {training.classes[counts.index(0)]!r} for its autoencoder")
     folder = folder or default_cache() / "counterfactuals"
 
     def trained(images: ImageDataset) -> Autoencoder:

@@ -123,7 +123,8 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         as_dict(config),
         _results(model, splits) | ({"recipe": result.report} if isinstance(result, RecipeResult) else {}),
         history=result.history,
-        seconds=result.seconds,
+        # A run that was resumed took the steps of the calls before as well.
+        seconds=max(result.seconds, sum(line.get("seconds", 0.0) for line in result.history)),
         environment=environment(str(accelerator.device)),
     )
     if accelerator.is_main_process:

@@ -289,7 +289,8 @@ def neighbor_ratio(
     """Distance to the target's training images, over what is usual for real images of that class.
 
     The mean Euclidean distance to the ``k`` nearest references of the class, divided by the mean of the same over the
-    ``real`` images of the class: about 1 for an image as real as those. NaN where either has no image of the class.
+    ``real`` images of the class: about 1 for an image as real as those. NaN where either has no image of the class, and
+    for an image that is one of these references, equal in every pixel: its distance of 0 says nothing.
 
     Args:
         images: The changed images.
@@ -309,8 +310,15 @@ def neighbor_ratio(
     for label in sorted(set(target.tolist())):
         bank, usual, rows = references[labels == label], real[real_labels == label], target == label
         if len(bank) and len(usual):
-            ratios[rows] = _nearest(images[rows], bank, k) / _nearest(usual, bank, k).mean()
+            ratio = _nearest(images[rows], bank, k) / _nearest(usual, bank, k).mean()
+            ratios[rows] = ratio.masked_fill(_among(images[rows], bank), torch.nan)
     return ratios
+
+
+def _among(images: Tensor, bank: Tensor) -> Bool[Tensor, " batch"]:
+    """Which images are one of the bank; distances by matrix products are not exact enough to tell."""
+    known = bank.to(images)
+    return torch.stack([(known == image).flatten(1).all(dim=1).any() for image in images])
 
 
 def _nearest(images: Tensor, bank: Tensor, k: int) -> Float[Tensor, " batch"]:

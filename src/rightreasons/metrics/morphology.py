@@ -18,7 +18,7 @@ from torch import Tensor
 SCALE = 4
 """Times that an image is enlarged before it is measured."""
 
-TRIMMED = 0.02
+TRIMMED = 0.01
 """Share of the stroke that may stick out on each side of width and height."""
 
 AT_ONCE = 256
@@ -77,11 +77,12 @@ def digit_morphology(images: Float[Tensor, "batch 1 height width"], *, scale: in
 
     The image is enlarged by bicubic interpolation and the stroke is what lies above the middle of its own range of
     values. Its skeleton is what thinning leaves; its slant is ``atan(-m11 / m02)`` of the central moments; width and
-    height are those of the parallelogram of this slant outside of which 2 % of the stroke lie on each side.
+    height are those of the parallelogram of this slant outside of which 1 % of the stroke lies on each side.
 
     Source: Castro et al. 2019 (Morpho-MNIST), arXiv:1809.10780, section 2. Ours: no smoothing while enlarging; Guo and
     Hall's thinning in place of the ridges of the distance transform; moments, width and height are those of the
-    stroke and not of gray values, so that faint noise does not count; the angle in degrees.
+    stroke and not of gray values, so that faint noise does not count; a corner of the skeleton counts as two steps and
+    not as a diagonal as well; the angle in degrees.
 
     Args:
         images: Bright strokes on a dark background.
@@ -178,7 +179,7 @@ def _length(skeleton: Masks) -> float:
 
 
 def _span(places: Numbers) -> float:
-    """From where 2 % of the stroke are left behind to where 2 % are still to come; a pixel is one long."""
+    """From where 1 % of the stroke is left behind to where 1 % is still to come; a pixel is one long."""
     edges = np.arange(np.floor(places.min()) - 0.5, np.ceil(places.max()) + 1)
     passed = np.concatenate([[0], np.histogram(places, edges)[0].cumsum()]) / len(places)
     low, high = np.interp([TRIMMED, 1 - TRIMMED], passed, edges)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rightreasons.core import BadModel, Classifier
-from rightreasons.core.hooks import captured, find_layer, preserved
+from rightreasons.core.hooks import captured, find_layer, modes_kept, preserved
 from rightreasons.models.blocks import AttentionBlock, BlockAttention, attended
 
 Form = Literal["maps", "maps, channels last", "tokens", "vector", "other"]
@@ -22,6 +23,7 @@ _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _FIRST = (*_CONVOLUTIONS, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 # Exactly these: a subclass may take its channels from elsewhere, as timm's LayerNorm2d does.
 _LAST = (nn.Linear, nn.LayerNorm)
+_RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class LayerOutput:
         shape: Of the output, without the batch; empty where it is no tensor of one row an image.
         form: What the axes are.
         runs: How often it runs in a pass.
+        rectified: Whether a ReLU layer takes the output as it is.
     """
 
     name: str
@@ -41,6 +44,7 @@ class LayerOutput:
     shape: tuple[int, ...]
     form: Form
     runs: int
+    rectified: bool = False
 
     @property
     def shows(self) -> bool:
@@ -81,7 +85,7 @@ def inside(model: Classifier, inputs: Float[Tensor, "batch ..."], layers: Sequen
     """One pass off the graph in the mode that the model is in; the model is left as it was.
 
     Raises:
-        ValueError: No layer is named.
+        ValueError: No layer is named, or one twice.
         BadModel: A layer does not exist, does not run, runs more than once, or gives no tensor; or an attention block
             runs more than once.
     """
@@ -100,7 +104,7 @@ def feature_maps(
     One pass in the mode that the model is in; the model is left as it was. ``model.trace`` gives the same on the graph.
 
     Raises:
-        ValueError: No layer is named.
+        ValueError: No layer is named, or one twice.
         BadModel: A layer does not exist, does not run, runs more than once, or gives no tensor.
     """
     _check_named(layers)
@@ -112,6 +116,9 @@ def feature_maps(
 def _check_named(layers: Sequence[str]) -> None:
     if isinstance(layers, str) or not layers:
         raise ValueError(f"expected the names of layers, got {layers!r}")
+    twice = next((name for name in layers if list(layers).count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"expected each layer once, got {twice!r} {list(layers).count(twice)} times")
 
 
 def _all_of(activations: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Tensor]:
@@ -122,60 +129,104 @@ def _all_of(activations: Mapping[str, Tensor], layers: Sequence[str]) -> dict[st
 
 
 def layer_outputs(model: Classifier, inputs: Float[Tensor, "batch ..."]) -> tuple[LayerOutput, ...]:
-    """What every layer that runs gives for the first of these images, in the order in which they end.
+    """What every layer that runs gives for the first of these images, in evaluation mode, in the order they end.
 
     Of four axes, the sides of the map are those that stand to each other as the sides of the image do; convolutions,
-    poolings and normalizations say it themselves.
+    poolings and normalizations say it themselves, and what has the shape of an earlier output, as behind an activation,
+    takes the form of that.
     """
-    found: dict[str, LayerOutput] = {}
+    noted = _Noted(inputs.shape[2:])
     handles = []
-
-    def keep(name: str, module: nn.Module, output: object) -> None:
-        whole = tuple(output.shape) if isinstance(output, Tensor) else ()
-        shape = whole[1:] if whole[:1] == (1,) else ()
-        runs = found.pop(name).runs + 1 if name in found else 1
-        found[name] = LayerOutput(name, type(module).__name__, shape, _form(module, shape, inputs.shape[2:]), runs)
-
     try:
         for name, module in model.network.named_modules():
             if name:
-                handles.append(module.register_forward_hook(lambda m, _, output, name=name: keep(name, m, output)))
-        with torch.no_grad(), preserved(model.network):
+                handles.append(module.register_forward_hook(partial(noted.keep, name)))
+            if isinstance(module, _RECTIFIERS):
+                handles.append(module.register_forward_pre_hook(lambda _, args: noted.rectify(*args[:1])))
+        with torch.no_grad(), modes_kept(model.network):
+            model.network.eval()
             model.rows(torch.zeros(1, dtype=torch.long))(inputs[:1])
     finally:
         for handle in handles:
             handle.remove()
-    return tuple(found.values())
+    return tuple(replace(output, rectified=name in noted.rectified) for name, output in noted.found.items())
 
 
-def _form(module: nn.Module, shape: tuple[int, ...], image: Sequence[int]) -> Form:
-    if len(shape) == 3:
-        return "maps, channels last" if _channels_last(module, shape, image) else "maps"
-    return {2: "tokens", 1: "vector"}.get(len(shape), "other")  # type: ignore[return-value]
+class _Noted:
+    """What the layers of a pass of one image give."""
+
+    def __init__(self, image: Sequence[int]) -> None:
+        self.image = image
+        self.found: dict[str, LayerOutput] = {}
+        self.rectified: set[str] = set()
+        self._forms: dict[tuple[int, ...], Form] = {}
+        # With the tensors themselves, so that none of their numbers is given out again.
+        self._givers: dict[tuple[int, int], tuple[Tensor, list[str]]] = {}
+
+    def keep(self, name: str, module: nn.Module, args: object, output: object) -> None:
+        """A layer ends."""
+        whole = tuple(output.shape) if isinstance(output, Tensor) else ()
+        shape = whole[1:] if whole[:1] == (1,) else ()
+        runs = self.found.pop(name).runs + 1 if name in self.found else 1
+        form = self._forms[shape] = self._form(module, shape)
+        self.found[name] = LayerOutput(name, type(module).__name__, shape, form, runs)
+        if isinstance(output, Tensor):
+            self._givers.setdefault(_state(output), (output, []))[1].append(name)
+
+    def rectify(self, features: object = None) -> None:
+        """A ReLU begins, with what these layers gave."""
+        if isinstance(features, Tensor) and _state(features) in self._givers:
+            self.rectified.update(self._givers[_state(features)][1])
+
+    def _form(self, module: nn.Module, shape: tuple[int, ...]) -> Form:
+        if len(shape) != 3:
+            return {2: "tokens", 1: "vector"}.get(len(shape), "other")  # type: ignore[return-value]
+        told = _told_form(module)
+        return told or self._forms.get(shape) or _likely_form(shape, self.image)
 
 
-def _channels_last(module: nn.Module, shape: tuple[int, ...], image: Sequence[int]) -> bool:
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """Which tensor, and how often it was written to: a sum in place is not what the layer gave."""
+    return id(tensor), 0 if tensor.is_inference() else tensor._version
+
+
+def _told_form(module: nn.Module) -> Form | None:
+    """The form of three axes that a layer has by its kind."""
     if isinstance(module, _FIRST):
-        return False
+        return "maps"
     if type(module) in _LAST and len(getattr(module, "normalized_shape", (0,))) == 1:
-        return True
+        return "maps, channels last"
+    return None
+
+
+def _likely_form(shape: tuple[int, ...], image: Sequence[int]) -> Form:
+    """The form of three axes by the image's proportion."""
 
     def off(height: int, width: int) -> float:
         """How far the sides are from the proportion of the image's."""
         sides = (height, width, *image)
         return abs(math.log(sides[0] * sides[3] / (sides[1] * sides[2]))) if all(sides) else math.inf
 
-    return len(image) == 2 and off(shape[0], shape[1]) < off(shape[1], shape[2])
+    last = len(image) == 2 and off(shape[0], shape[1]) < off(shape[1], shape[2])
+    return "maps, channels last" if last else "maps"
 
 
 def layers_with_maps(model: Classifier, outputs: Sequence[LayerOutput], most: int = 5) -> list[str]:
     """The layers to show unless others are named: convolutions spread evenly over depth, and all attention blocks.
 
-    Layers that give a single place, and those inside an attention block, are left out.
+    Convolutions that give a single place, and those inside an attention block, are left out.
+
+    Args:
+        model: The classifier.
+        outputs: Of its layers.
+        most: Convolutions; of one alone, the first is taken.
 
     Raises:
+        ValueError: ``most`` is below 1.
         BadModel: There is none.
     """
+    if most < 1:
+        raise ValueError(f"expected at least one convolution, got {most}")
     modules: dict[str, nn.Module] = dict(model.network.named_modules())
     blocks = [name for name, module in modules.items() if isinstance(module, AttentionBlock)]
     within = tuple(f"{name}." for name in blocks)
@@ -183,7 +234,7 @@ def layers_with_maps(model: Classifier, outputs: Sequence[LayerOutput], most: in
     wide = {o.name for o in outputs if o.shows and math.prod(o.shape[1:]) > 1}
     spread = [name for name in spread if name in wide and not name.startswith(within)]
     if len(spread) > most:
-        spread = [spread[round(k * (len(spread) - 1) / (most - 1))] for k in range(most)]
+        spread = [spread[round(k * (len(spread) - 1) / max(most - 1, 1))] for k in range(most)]
     chosen = {*spread, *blocks}
     found = [o.name for o in outputs if o.shows and o.name in chosen]
     if not found:

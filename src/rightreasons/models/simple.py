@@ -170,6 +170,9 @@ class SmallVGG(nn.Sequential):
         widths: Channels of the blocks, at least two.
         depth: Convolutions of each block but the first.
         dropout: Share of the pooled features that is dropped in training.
+
+    Raises:
+        ValueError: Fewer than two widths, or a depth below 1.
     """
 
     def __init__(
@@ -181,6 +184,8 @@ class SmallVGG(nn.Sequential):
         depth: int = 3,
         dropout: float = 0.2,
     ) -> None:
+        if len(widths) < 2 or depth < 1:
+            raise ValueError(f"expected two widths or more and a depth of at least 1, got {tuple(widths)} and {depth}")
         layers: list[nn.Module] = [
             nn.Conv2d(shape[0], widths[0], 5, padding=2, bias=False),
             nn.MaxPool2d(2),

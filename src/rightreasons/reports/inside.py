@@ -21,6 +21,7 @@ from rightreasons.reports.inside_pictures import (
     attention_picture,
     ends_of,
     heights,
+    is_even,
     layer_scale,
     map_picture,
     maps_picture,
@@ -36,6 +37,7 @@ FILE, PICTURES = "index.html", "images"
 SIDE = 96
 """Longer side of a map on the page, in pixels; smaller ones keep theirs."""
 _SMALL = 64
+_OWN = re.compile(r"\d{3}-(original|layer-.+|attention-.*)\.png")
 
 KINDS = {
     "SqueezeExcite": "Multiplies each channel by a weight between 0 and 1.",
@@ -121,9 +123,10 @@ class LayerRow:
         return int(self.layer.dead.sum())
 
     @property
-    def never_positive(self) -> int:
-        """How many channels a ReLU behind the layer would empty."""
-        return int(self.layer.never_positive.sum()) if self.layer.signed else 0
+    def never_positive(self) -> str:
+        """How many channels the ReLU behind the layer empties; a dash where none takes the maps as they are."""
+        never = self.layer.never_positive
+        return "\N{EN DASH}" if never is None else f"{int(never.sum()):,}"
 
     @property
     def ends(self) -> tuple[str, str, str]:
@@ -231,11 +234,13 @@ def render_inside(page: InsidePage) -> str:
 def write_inside(view: InsideView, out: Path, *, rerun: str = "") -> InsidePage:
     """Write the page and, under ``images/``, of each image the original, a grid of each layer, and each block.
 
+    Such pictures of an earlier page that this one does not have are removed.
+
     Raises:
         NotWritten: A file cannot be written; an older one is left as it was.
     """
     (out / PICTURES).mkdir(exist_ok=True)
-    page = InsidePage(view, rerun)
+    page, written = InsidePage(view, rerun), set[Path]()
     for row, name in enumerate(view.looked.names):
         image = picture_of(view, row)
         files = {"original": image_png(image)}
@@ -248,9 +253,19 @@ def write_inside(view: InsideView, out: Path, *, rerun: str = "") -> InsidePage:
             title = f"{name}: {block.attention.kind} {block.name}"
             files[f"attention-{_safe(block.name)}"] = png_of(attention_picture(image, block, row, title))
         for stem, data in files.items():
-            write_whole(out / PICTURES / f"{row:03d}-{stem}.png", data)
+            path = out / PICTURES / f"{row:03d}-{stem}.png"
+            write_whole(path, data)
+            written.add(path)
+    _remove_others(out / PICTURES, written)
     write_whole(out / FILE, render_inside(page).encode(errors="backslashreplace"))
     return page
+
+
+def _remove_others(folder: Path, written: set[Path]) -> None:
+    """Pictures of an earlier page; files of other names are the user's."""
+    for path in folder.iterdir():
+        if path not in written and _OWN.fullmatch(path.name):
+            path.unlink()
 
 
 def picture_of(view: InsideView, row: int) -> Array:
@@ -303,15 +318,15 @@ def _attended(block: BlockView, image: Array, row: int) -> Attended:
 
 
 def _strip(channels: ChannelWeights) -> Strip:
-    paths = {True: "", False: ""}
+    paths, named = {True: "", False: ""}, not is_even(channels.values)
     for number, share in enumerate(heights(channels)):
         paths[bool(share > 0)] += f"M{number + 0.5:g} 20V{20 - 19 * share:.1f}"
     return Strip(
         channels=len(channels.values),
         raised_path=paths[True],
         damped_path=paths[False],
-        raised=_named(channels.raised),
-        damped=_named(channels.damped),
+        raised=_named(channels.raised if named else []),
+        damped=_named(channels.damped if named else []),
         told=told_of_channels(channels),
     )
 

@@ -148,10 +148,12 @@ def _under(panels: Panels, strip: Image.Image) -> None:
 
 
 def heights(channels: ChannelWeights) -> Array:
-    """How far each weight lies above the mean, as a share of the largest distance; weights that are even stay small."""
+    """How far each weight lies above the mean, as a share of the largest distance; 0 for weights that are even."""
     values: Array = channels.values.double().numpy()
-    apart = values - channels.mean
-    found: Array = apart / max(float(np.abs(apart).max()), FLAT * abs(channels.mean), 1e-12)
+    if is_even(channels.values):
+        return np.zeros_like(values)
+    apart = values - values.mean()
+    found: Array = apart / np.abs(apart).max()
     return found
 
 
@@ -175,4 +177,6 @@ def strip_picture(channels: ChannelWeights, width: int) -> Image.Image:
 def told_of_channels(channels: ChannelWeights) -> str:
     """The weights in words."""
     ends = [short(float(end)) for end in (channels.values.min(), channels.mean, channels.values.max())]
+    if is_even(channels.values):
+        return f"Weights are even, {ends[2]} for every channel."
     return f"Weights from {ends[0]} to {ends[2]}, mean {ends[1]}: bars above it are raised, below it damped."

@@ -155,7 +155,9 @@ class _Loop:
         self.model, self.data, self.settings, self.accelerator = model, data, settings, accelerator
         self.device = accelerator.device
         self.step = TrainingStep(model, objective, bfloat16=settings.precision == "bf16").to(self.device)
-        check_fits(model, data.batch(torch.tensor([0])).inputs.to(self.device), data.target)
+        first = data.batch(torch.tensor([0])).inputs.to(self.device)
+        check_fits(model, first, data.target)
+        self.step.lay_out(first)
         self.weights = [p for p in self.step.parameters() if p.requires_grad]
         if not self.weights:
             raise ValueError("expected at least one weight that requires a gradient, got none")
@@ -248,7 +250,6 @@ class _Loop:
     def epoch(self, bar: Bar, *, defers: bool) -> dict[str, float]:
         """The steps of the present epoch that are left; returns its line in the history."""
         at = self.at
-        started, worked = time.perf_counter(), time.process_time()
         order = self.own_order(at.epoch, at.step)
         steps = len(self.order(0)) * self.settings.epochs
         meter = Meter(at.epoch + 1, 1 if self.device.type == "cpu" else 50, at.meter)
@@ -265,8 +266,8 @@ class _Loop:
         means = meter.means(self.across_processes) | meter.share(counting, self.across_processes)
         lr = {"lr": rate(self.settings, self.watched, at.steps - 1, steps)} if self.settings.schedule else {}
         # On a CPU that others use too, only the time that this process worked tells what a step costs.
-        cpu = {"cpu_seconds": time.process_time() - worked} if self.device.type == "cpu" else {}
-        return {"epoch": float(at.epoch + 1), **means, **lr, "seconds": time.perf_counter() - started, **cpu}
+        times = {name: took for name, took in meter.times().items() if name == "seconds" or self.device.type == "cpu"}
+        return {"epoch": float(at.epoch + 1), **means, **lr, **times}
 
     def train_mode(self) -> None:
         """Put everything into training mode but what the user holds in evaluation mode."""

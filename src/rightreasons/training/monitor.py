@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -21,7 +22,7 @@ class Meter:
     """Means of named parts over an epoch, each step weighted by the images that the part is a mean of.
 
     Reading a number from an accelerator waits for it, so numbers are read every few steps; each step's are kept until
-    then, and a part that is not finite is still found at its own step.
+    then, and a part that is not finite is still found at its own step. The epoch's time is kept as well.
 
     Args:
         epoch: Which epoch, from 1, for messages.
@@ -36,6 +37,8 @@ class Meter:
         self._images: dict[str, int] = dict(state["images"]) if state else {}
         self._waiting: list[tuple[int, dict[str, int], list[Tensor]]] = []
         self._names: tuple[str, ...] = ()
+        self._before: dict[str, float] = dict(state.get("times", {})) if state else {}
+        self._since = time.perf_counter(), time.process_time()
         self.latest: dict[str, float] = {}
 
     def add(self, parts: Mapping[str, Tensor], *, images: Mapping[str, int], step: int) -> None:
@@ -105,7 +108,14 @@ class Meter:
     def state(self) -> dict[str, Any]:
         """What a checkpoint inside an epoch must hold."""
         self.read()
-        return {"sums": self._sums, "images": self._images}
+        return {"sums": self._sums, "images": self._images, "times": self.times()}
+
+    def times(self) -> dict[str, float]:
+        """``seconds`` of this epoch and ``cpu_seconds`` of this process, those before an interruption included."""
+        gone = (now - since for now, since in zip((time.perf_counter(), time.process_time()), self._since, strict=True))
+        return {
+            name: self._before.get(name, 0.0) + own for name, own in zip(("seconds", "cpu_seconds"), gone, strict=True)
+        }
 
 
 class Bar:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rightreasons.attribution.forward import autocast, channels_last
 from rightreasons.core import Attribution, Batch, Classifier, ExplanationLoss, MissingAnnotation
+from rightreasons.core.hooks import modes_kept
 from rightreasons.models import AdaptedClassifier, record
 from rightreasons.training.weights import Balance, Target, Weighing, Weight, share_at_irrelevant
 
@@ -201,6 +202,7 @@ class TrainingStep(nn.Module):
         self.model = model
         self.objective = objective
         self.halved = bfloat16
+        self.channels_last = False
         self.modules_of_losses = nn.ModuleDict(objective.modules())
         rules = {name: term.weight for name, term in objective.terms.items()}
         self.weighings = nn.ModuleDict(
@@ -209,13 +211,31 @@ class TrainingStep(nn.Module):
         self._layers = objective.layers(model)
         self._explains = objective.explains()
 
+    def lay_out(self, inputs: Float[Tensor, "images channels height width"]) -> None:
+        """In bfloat16 take channels last in memory, which convolutions are fastest in, if the network's pass can.
+
+        A network that calls ``view`` on its maps cannot.
+
+        Args:
+            inputs: Some images, of which an evaluation pass is made.
+        """
+        if not self.halved or inputs.ndim != 4:
+            return
+        try:
+            with torch.no_grad(), modes_kept(self.model):
+                self.model.eval()(channels_last(inputs))
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+            return
+        self.channels_last = True
+
     def forward(self, batch: Batch, drawn: int = 0) -> dict[str, Float[Tensor, ""]]:
         """The total under ``loss``, the unweighted parts under their names, and weights that are found in training.
 
         The last ``drawn`` images are there for the explanation losses alone; the task's loss does not count them.
         """
-        if self.halved and batch.inputs.ndim == 4:
-            # Channels last in memory is what convolutions in bfloat16 are fastest in.
+        if self.channels_last:
             batch = replace(batch, inputs=channels_last(batch.inputs))
         with autocast(batch.inputs, bfloat16=self.halved):
             return self._parts(batch, drawn)

@@ -26,7 +26,7 @@ from rightreasons.experiments.parts import learnt_parts
 from rightreasons.experiments.record import environment, make_record
 from rightreasons.experiments.reveal.sample import origin
 from rightreasons.experiments.run import Resources, accelerator_for, make_folder
-from rightreasons.experiments.subject import Question, Subject, training_images
+from rightreasons.experiments.subject import Subject
 from rightreasons.metrics.counterfactual import boundary, distances
 from rightreasons.models import AdaptedClassifier, contrast
 
@@ -35,15 +35,12 @@ CHUNK = 16
 """Images whose way is followed at once."""
 
 
-def counterfactuals(
-    subject: Subject, settings: CounterfactualSettings, question: Question, out: Path, resources: Resources
-) -> Answers:
+def counterfactuals(subject: Subject, settings: CounterfactualSettings, out: Path, resources: Resources) -> Answers:
     """Search, measure and write ``out/counterfactual.json``.
 
     Args:
-        subject: The model and its images.
+        subject: The model and its images; its training images are looked among.
         settings: What is asked.
-        question: Where the subject came from: its training images are looked among.
         out: Folder to write into.
         resources: Where it runs.
 
@@ -54,7 +51,7 @@ def counterfactuals(
     device = accelerator_for(resources.device).device
     model = subject.model.to(device)
     asked = ask(subject.data, model, settings)
-    training = training_images(subject.run, question, resources)
+    training = subject.training()
     bank = None if training is None else labeled_references(training)
     method = build_counterfactual(settings, model, subject.data, training, bank)
     _check(method, asked, subject.data.classes)

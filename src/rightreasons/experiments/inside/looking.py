@@ -109,9 +109,7 @@ def look_inside(subject: Subject, settings: FeatureSettings, out: Path, *, devic
 
 def _outputs(model: AdaptedClassifier, inputs: Tensor) -> tuple[LayerOutput, ...]:
     where = next(model.parameters(), inputs).device
-    with modes_kept(model):
-        model.eval()
-        return layer_outputs(model, inputs.to(where))
+    return layer_outputs(model, inputs.to(where))
 
 
 def _queries(model: AdaptedClassifier, settings: FeatureSettings, looked: Looked) -> tuple[tuple[int, int], ...]:
@@ -144,12 +142,13 @@ def _passes(model: AdaptedClassifier, inputs: Tensor, layers: Sequence[str]) -> 
 def _viewed(
     found: Inside, outputs: Sequence[LayerOutput], subject: Subject, settings: FeatureSettings, looked: Looked
 ) -> InsideView:
-    kinds = {output.name: output.kind for output in outputs}
+    known = {output.name: output for output in outputs}
     size = (looked.inputs.shape[2], looked.inputs.shape[3])
+    layers = [LayerView(name, known[name].kind, maps, known[name].rectified) for name, maps in found.maps.items()]
     return InsideView(
         looked=looked,
         probabilities=found.logits.float().softmax(dim=1),
-        layers=tuple(LayerView(name, kinds[name], maps) for name, maps in found.maps.items()),
+        layers=tuple(layers),
         blocks=tuple(BlockView(name, told, size, settings.queries) for name, told in found.attention.items()),
         settings=settings,
         classes=tuple(subject.data.classes),

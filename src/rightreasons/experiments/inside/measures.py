@@ -26,11 +26,13 @@ class LayerView:
         name: The layer.
         kind: Its class.
         maps: Raw.
+        rectified: Whether a ReLU layer takes them as they are.
     """
 
     name: str
     kind: str
     maps: Float[Tensor, "images channels height width"]
+    rectified: bool = False
 
     @cached_property
     def signed(self) -> bool:
@@ -55,13 +57,18 @@ class LayerView:
         return same & several
 
     @cached_property
-    def never_positive(self) -> Bool[Tensor, " channels"]:
-        """Channels that are not dead, and of which a ReLU behind the layer would leave nothing in these images."""
+    def never_positive(self) -> Bool[Tensor, " channels"] | None:
+        """Channels that are not dead, and of which the ReLU behind the layer leaves nothing in these images.
+
+        ``None`` where no ReLU layer takes the maps as they are: a normalization between them may raise what is below 0.
+        """
+        if not self.rectified:
+            return None
         return (self.maps.amax(dim=(0, 2, 3)) <= 0) & ~self.dead
 
     def told(self, shown: int) -> dict[str, Any]:
         """What the record says."""
-        _, channels, height, width = self.maps.shape
+        (_, channels, height, width), never = self.maps.shape, self.never_positive
         return {
             "kind": self.kind,
             "channels": channels,
@@ -69,7 +76,7 @@ class LayerView:
             "least": float(self.maps.min()),
             "largest": float(self.maps.max()),
             "dead": self.dead.nonzero()[:, 0].tolist(),
-            "never_positive": self.never_positive.nonzero()[:, 0].tolist(),
+            "never_positive": None if never is None else never.nonzero()[:, 0].tolist(),
             "shown": self.order[:shown].tolist(),
             "activity": self.activity.mean(dim=0).tolist(),
         }

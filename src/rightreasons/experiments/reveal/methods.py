@@ -85,7 +85,8 @@ class RevealSettings:
     def generates(self) -> bool:
         """Whether a generator is needed, which has to be trained once."""
         own = [method.settings.get("baseline") for method in self.methods if isinstance(method, MethodConfig)]
-        return any(one == GENERATED or (isinstance(one, list) and GENERATED in one) for one in (self.baseline, *own))
+        asked = (self.baseline, *own)
+        return any(one == GENERATED or (isinstance(one, list | tuple) and GENERATED in one) for one in asked)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,8 @@ class BlockAttention:
         size: Height and width of the maps that it met.
         weights: By name, see :meth:`AttentionBlock.attention`.
         scale: The learned scale of position attention; ``None`` for other blocks.
-        change: Euclidean length of what the block did to the features of an image, as a share of theirs.
+        change: Euclidean length of what the block did to the features of an image, as a share of theirs; NaN for
+            features of zeros that stay so, infinite for those that do not.
     """
 
     kind: str
