@@ -83,8 +83,8 @@ COLUMNS: Mapping[str, Column] = MappingProxyType(
             "seconds to 99 %",
             "cost",
             "seconds_to_99",
-            "wall seconds of training steps, on the threads that the record tells, until 99 % of the held out images were "
-            "right, after whole epochs, of the seeds that got there",
+            "wall seconds of training steps, on the threads that the record tells, until 99 % of the held out images "
+            "were right, after whole epochs, of the seeds that got there",
             1.0,
             0,
         ),
