@@ -31,7 +31,7 @@ from rightreasons.attribution.from_data import labeled_references, search_settin
 from rightreasons.core import Counterfactual
 from rightreasons.counterfactuals import COUNTERFACTUALS, runner_up
 from rightreasons.data.arrays import ArrayDataset
-from rightreasons.experiments.parts import learnt_parts
+from rightreasons.experiments.parts import Keep, learnt_parts
 from rightreasons.models import AdaptedClassifier, adapt, build
 
 HELD_OUT = 297
@@ -117,7 +117,7 @@ class Work:
     def method(self, name: str, folder: Path, steps: int) -> Counterfactual:
         class_ = COUNTERFACTUALS[name]
         filled = search_settings(class_, self.training, labeled_references(self.training))
-        return class_(**filled, **learnt_parts(class_, self.model, self.training, folder, steps=steps))
+        return class_(**filled, **learnt_parts(class_, self.model, self.training, Keep(folder, steps)))
 
 
 def work(images: int, epochs: int) -> Work:

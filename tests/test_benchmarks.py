@@ -6,15 +6,14 @@ import importlib
 import json
 import math
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from rightreasons.experiments import baselines, features
-from rightreasons.experiments.parts import learnt_parts
 from rightreasons.models import adapt
+from tests.experiments.kept import kept_in
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALLEST = {
@@ -125,7 +124,7 @@ def test_the_cost_of_a_step_can_be_taken(script):
 
 
 def test_baselines_of_the_other_class_are_judged_by_all_replacements(script, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(baselines, "learnt_parts", partial(learnt_parts, folder=tmp_path / "kept", steps=1))
+    monkeypatch.setattr(baselines, "learnt_parts", kept_in(tmp_path / "kept"))
     study = script("contrastive_baselines")
     monkeypatch.setattr(study, "CHUNK", 20)
     given = ["--epochs", "2", "--images", "30", "--steps", "8", "--run", str(tmp_path / "run")]

@@ -1,14 +1,14 @@
 """One-vs-one maps from images of the other class, from the command line."""
 
-from functools import partial
+from __future__ import annotations
 
 import pytest
 import safetensors.torch
 
 from rightreasons.experiments import Record
 from rightreasons.experiments import baselines as named_baselines
-from rightreasons.experiments.parts import learnt_parts
 from tests.cli.conftest import cli, width_of
+from tests.experiments.kept import kept_in
 
 CPU = ("--device", "cpu")
 METHODS = ("--method", "integrated_gradients", "--method", "deep_lift", "--against", 3)
@@ -22,7 +22,7 @@ METHODS = ("--method", "integrated_gradients", "--method", "deep_lift", "--again
     ],
 )
 def test_maps_begin_at_an_image_of_the_other_class(digits_runs, tmp_path, monkeypatch, name, words):
-    monkeypatch.setattr(named_baselines, "learnt_parts", partial(learnt_parts, folder=tmp_path / "kept", steps=1))
+    monkeypatch.setattr(named_baselines, "learnt_parts", kept_in(tmp_path / "kept"))
     ask = ("reveal", digits_runs / "plain", *METHODS, "--images", 4, *CPU)
     said = cli(*ask, "--baseline", name, "--out", tmp_path / "maps")
     assert said.code == 0, said

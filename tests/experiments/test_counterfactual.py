@@ -14,6 +14,7 @@ from rightreasons.counterfactuals import NearestNeighbor, Wachter
 from rightreasons.data.arrays import ArrayDataset, Rescaled, Subset
 from rightreasons.experiments import CounterfactualSettings, Question, Record, Resources, counterfactuals
 from rightreasons.experiments.counterfactual import (
+    Keep,
     ask,
     build_counterfactual,
     class_autoencoders,
@@ -241,7 +242,7 @@ def test_trained_networks_are_kept_and_found_again(tmp_path):
     assert needed_parts(Wachter) == ()
     assert needed_parts(PrototypeGuided) == ("encoder",)
     for class_ in (PrototypeGuided, LatentSearch, Amortized):
-        first, again = (learnt_parts(class_, subject.model, subject.data, tmp_path, steps=1) for _ in range(2))
+        first, again = (learnt_parts(class_, subject.model, subject.data, Keep(tmp_path, 1)) for _ in range(2))
         assert set(first) == set(needed_parts(class_))
         for name, network in first.items():
             for one, other in zip(network.parameters(), again[name].parameters(), strict=True):
@@ -253,7 +254,7 @@ def test_a_class_without_images_has_no_autoencoder_and_is_named(tmp_path):
     data = brightness_case().data
     some = Subset(data, (data.target != 1).nonzero()[:, 0])
     with pytest.raises(ValueError, match="no training image of class 'middle' for its autoencoder"):
-        class_autoencoders(some, torch.device("cpu"), tmp_path / "kept", steps=1)
+        class_autoencoders(some, torch.device("cpu"), Keep(tmp_path / "kept", 1))
     assert not (tmp_path / "kept").exists()
 
 

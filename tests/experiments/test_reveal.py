@@ -238,8 +238,10 @@ def test_every_method_that_fits_runs_and_the_others_say_why(subject, tmp_path):
     assert {"grad_cam", "cam"} <= set(maps.unfit)
     assert "layer" in maps.unfit["grad_cam"]
     assert all(set(line["methods"]) == set(maps.titles) for line in maps.lines())
-    with pytest.raises(BadModel, match="layer"):
-        revealed(flat, tmp_path / "named", RevealSettings(("grad_cam",), images=None))
+    asked = RevealSettings(("saliency", "grad_cam", "occlusion"), images=None)
+    with pytest.raises(BadModel, match=r"by grad_cam: .*layer.*\(it can by saliency, occlusion\)"):
+        revealed(flat, tmp_path / "named", asked)
+    assert not (tmp_path / "named").exists()
 
 
 def test_a_defect_of_a_method_is_not_hidden_by_all(subject, monkeypatch):

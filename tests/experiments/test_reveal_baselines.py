@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import safetensors.torch
@@ -25,10 +24,11 @@ from rightreasons.experiments import (
 )
 from rightreasons.experiments import baselines as named_baselines
 from rightreasons.experiments.baselines import InRange, NamedBaselines
-from rightreasons.experiments.parts import learnt_parts
+from rightreasons.experiments.parts import Keep, learnt_parts
 from rightreasons.experiments.reveal.methods import build_explainers
 from rightreasons.reports.sheets import picture_figure, reveal_sheet
 from tests.experiments.conftest import RESOURCES
+from tests.experiments.kept import kept_in
 
 BOTH = RevealSettings(("integrated_gradients", "deep_lift"), images=5, against="3", baseline="nearest")
 
@@ -42,7 +42,7 @@ def subject(plain_and_revised):
 def kept(tmp_path, monkeypatch):
     """A folder for networks, which are trained as shortly as can be."""
     folder = tmp_path / "kept"
-    monkeypatch.setattr(named_baselines, "learnt_parts", partial(learnt_parts, folder=folder, steps=1))
+    monkeypatch.setattr(named_baselines, "learnt_parts", kept_in(folder))
     return folder
 
 
@@ -98,7 +98,7 @@ def test_the_generator_is_trained_once_and_told_in_the_record(subject, kept, tmp
     assert first.methods["deep_lift"].baseline is first.methods["integrated_gradients"].baseline
     # The generator of counterfactuals stays less near, and is another one.
     class_ = named_baselines.Amortized
-    farther = learnt_parts(class_, subject.model, subject.training(), kept, steps=1)["generator"]
+    farther = learnt_parts(class_, subject.model, subject.training(), Keep(kept, 1))["generator"]
     assert len(list(kept.iterdir())) == 3
     assert weights_digest(farther)[:16] not in first.settings["deep_lift"]["baseline"]
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from rightreasons.core import BadModel
 from rightreasons.models import MLP, MODELS, AdaptedClassifier, BaselineCNN, LeNet, adapt, build, check_fits, record
+from rightreasons.models.blocks import BLOCKS
 from tests.networks import images, network
 
 
@@ -223,3 +224,12 @@ def test_standardization_must_have_the_images_channels():
     assert adapt(net, mean=[0.1], std=[0.5, 0.7])(inputs).shape == (3, 3)
     with pytest.raises(BadModel, match="expected images of 2 channels, as mean and std have, got 1"):
         check_fits(adapt(net, mean=[0.1, 0.2]), inputs[:, :1], target)
+
+
+@pytest.mark.parametrize("block", ["squeeze_excite", "cbam", "position_attention", "global_context"])
+def test_no_layer_inside_an_attention_block_is_explained(block):
+    made = BLOCKS[block](6)
+    behind = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), made, nn.Flatten())
+    assert adapt(behind).layer == "2"
+    ahead = nn.Sequential(nn.Conv2d(2, 6, 3), made, nn.Sequential(nn.Conv2d(6, 4, 3)), nn.Flatten())
+    assert adapt(ahead).layer == "2.0"

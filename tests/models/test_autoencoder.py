@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,6 +140,17 @@ def test_a_file_of_another_run_and_a_damaged_one_are_refused(tmp_path):
     path.write_bytes(b"no checkpoint at all")
     with pytest.raises(CorruptData, match="damaged"):
         fit_autoencoder(vae(), bars(), settings, checkpoint=path)
+
+
+def test_training_shows_where_it_is_and_one_that_is_over_shows_nothing(tmp_path, capsys):
+    path, settings = tmp_path / "vae.safetensors", AutoencodeSettings(epochs=2, batch_size=32)
+    fit_autoencoder(vae(), bars(), settings, checkpoint=path)
+    assert capsys.readouterr().err == ""
+    shown = replace(settings, progress=True)
+    fit_autoencoder(vae(), bars(), shown, checkpoint=path)
+    assert capsys.readouterr().err == ""
+    fit_autoencoder(vae(), bars(), shown)
+    assert "epoch 2/2: 100%" in capsys.readouterr().err
 
 
 def test_a_generator_learns_to_flip_a_classifier_that_stays_as_it_is():

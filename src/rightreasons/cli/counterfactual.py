@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rightreasons.cli.options import Channels, Data, DataFolder, Decoy, Device, Model, Out, Resize, Seed, Weights
+from rightreasons.cli.options import Channels, Data, DataFolder, Decoy, Device, Model, Out, Quiet, Resize, Seed, Weights
 
 if TYPE_CHECKING:
     from rightreasons.reports import CounterfactualPage
@@ -64,6 +64,7 @@ def counterfactual(
     seed: Seed = 0,
     device: Device = "auto",
     data_folder: DataFolder = None,
+    quiet: Quiet = False,
 ) -> None:
     """Find the smallest change of images that flips a classifier.
 
@@ -102,7 +103,7 @@ def counterfactual(
         show.note(f"{method} needs networks that are trained on the training images, once; they are kept in the cache")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     question = Question(data_config(data, decoy=decoy, resize=resize, channels=channels), network, "", seed)
-    resources = Resources(device, data_folder)
+    resources = Resources(device, data_folder, show.progress(quiet))
     answers = counterfactuals(open_subject(run, question, resources), settings, out, resources)
     _tell(write_counterfactuals(answers, out, rerun=show.this_command()))
     show.written(out, "index.html", "counterfactual.json", "images/")

@@ -129,7 +129,8 @@ def reveal(
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     images_asked = data_config(data, annotations=annotations, decoy=decoy, resize=resize, channels=channels)
-    subject = open_subject(run, Question(images_asked, network, layer or "", seed), Resources(device, data_folder))
+    resources = Resources(device, data_folder, show.progress(quiet))
+    subject = open_subject(run, Question(images_asked, network, layer or "", seed), resources)
     if image is not None:
         _picture(subject, image, settings, out, device=device, overlay=overlay)
     elif many:

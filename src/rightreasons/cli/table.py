@@ -85,15 +85,15 @@ def table(
     )
 
     one_process("table")
+    resources = Resources(device, data_folder, progress=terminal.progress(quiet), jobs=jobs)
     if name == COUNTERFACTUALS and not list_all:
         _refuse({"--page": page, "--json": json, "--no-controls": not controls, "--jobs": jobs > 1})
-        methods_table(_cells(seeds, only), records, csv, None if show else out, Resources(device, data_folder))
+        methods_table(_cells(seeds, only), records, csv, None if show else out, resources)
         return
     if list_all:
         _list(name)
         return
     plan, held, failed = _plan(name, seeds), Records(records or [Path("records")]), None
-    resources = Resources(device, data_folder, progress=terminal.progress(quiet), jobs=jobs)
     show_table.unread(held.unread)
     if not show:
         asked = {"seeds": seeds, "controls": controls, "only": only or (), "out": out, "resources": resources}

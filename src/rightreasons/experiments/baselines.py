@@ -17,7 +17,7 @@ from rightreasons.core.tensors import weights_digest
 from rightreasons.counterfactuals import Amortized
 from rightreasons.counterfactuals.learnt import evaluating, pixel_values, unit_range
 from rightreasons.data import DATASETS, ImageDataset
-from rightreasons.experiments.parts import learnt_parts
+from rightreasons.experiments.parts import Keep, learnt_parts
 from rightreasons.experiments.subject import Subject
 
 NEAREST, GENERATED = "nearest", "generated"
@@ -130,7 +130,8 @@ class NamedBaselines:
 
     def _generated(self, training: ImageDataset) -> GeneratedBaseline:
         nearness = NEARNESS / math.prod(training.shape)
-        network = learnt_parts(Amortized, self.subject.model, training, nearness=nearness)["generator"]
+        keep = Keep(progress=self.subject.progress)
+        network = learnt_parts(Amortized, self.subject.model, training, keep, nearness=nearness)["generator"]
         return GeneratedBaseline(InRange(network, training.pixel_range))
 
 

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -33,8 +34,20 @@ Network = TypeVar("Network", bound=nn.Module)
 LEARNT = ("encoder", "autoencoder", "generator")
 """Settings without a default that are networks."""
 
-STEPS = 1000
-"""Steps of training at least; of few images more epochs are needed for them."""
+
+@dataclass(frozen=True)
+class Keep:
+    """How networks are trained and where they are kept.
+
+    Attributes:
+        folder: Where; the library's cache unless given.
+        steps: Of training at least, for each of them: of few images more epochs are needed for them.
+        progress: Show bars.
+    """
+
+    folder: Path | None = None
+    steps: int = 1000
+    progress: bool = False
 
 
 def needed_parts(class_: type) -> tuple[str, ...]:
@@ -48,12 +61,11 @@ def learnt_parts(
     class_: type,
     model: AdaptedClassifier,
     training: ImageDataset,
-    folder: Path | None = None,
+    keep: Keep | None = None,
     *,
-    steps: int = STEPS,
     nearness: float = GeneratorSettings.nearness,
 ) -> dict[str, nn.Module]:
-    """Those networks, trained on the training images with the default settings, for so many steps at least.
+    """Those networks, trained on the training images with the default settings.
 
     An ``encoder`` is a plain autoencoder, an ``autoencoder`` a variational one that is told the class, a ``generator``
     starts as the latter, which makes images of any class already, and is trained on against the classifier.
@@ -62,12 +74,11 @@ def learnt_parts(
         class_: The method.
         model: The classifier.
         training: The images it was trained on.
-        folder: Where they are kept; the library's cache unless given.
-        steps: Of training at least, for each of them.
+        keep: How they are trained and where they are kept.
         nearness: How near to the original a generator stays, see ``GeneratorSettings``.
     """
     needed = needed_parts(class_)
-    kept = _Kept(training, device_of(model), folder or default_cache() / "counterfactuals", steps)
+    kept = _Kept(training, device_of(model), keep or Keep())
     parts: dict[str, nn.Module] = {}
     if "encoder" in needed:
         parts["encoder"] = kept.trained("encoder", Autoencoder, fit_autoencoder)
@@ -79,7 +90,7 @@ def learnt_parts(
         against += "" if nearness == GeneratorSettings.nearness else f" nearness {nearness:g}"
 
         def fit(generator: VAE, data: ImageDataset, settings: AutoencodeSettings, *, checkpoint: Path) -> object:
-            told = GeneratorSettings(epochs=settings.epochs, nearness=nearness)
+            told = GeneratorSettings(epochs=settings.epochs, progress=settings.progress, nearness=nearness)
             return fit_generator(generator, model, judge, data, told, checkpoint=checkpoint)
 
         parts["generator"] = kept.trained(against, lambda _: deepcopy(judge), fit, least=GeneratorSettings.epochs)
@@ -87,15 +98,14 @@ def learnt_parts(
 
 
 def class_autoencoders(
-    training: ImageDataset, device: torch.device, folder: Path | None = None, *, steps: int = STEPS
+    training: ImageDataset, device: torch.device, keep: Keep | None = None
 ) -> tuple[list[Autoencoder], Autoencoder]:
     """An autoencoder of each class alone, and one of all images: what IM1 and IM2 are made of.
 
     Args:
         training: The images; each autoencoder sees only those of its class.
         device: Where they are.
-        folder: Where they are kept; the library's cache unless given.
-        steps: Of training at least, for each of them.
+        keep: How they are trained and where they are kept.
 
     Raises:
         ValueError: A class has no image.
@@ -103,10 +113,9 @@ def class_autoencoders(
     counts = torch.bincount(training.target, minlength=len(training.classes)).tolist()
     if 0 in counts:
         raise ValueError(f"no training image of class {training.classes[counts.index(0)]!r} for its autoencoder")
-    folder = folder or default_cache() / "counterfactuals"
 
     def trained(images: ImageDataset) -> Autoencoder:
-        return _Kept(images, device, folder, steps).trained("judge", Autoencoder, fit_autoencoder)
+        return _Kept(images, device, keep or Keep()).trained("judge", Autoencoder, fit_autoencoder)
 
     of_class = [(training.target == label).nonzero()[:, 0] for label in range(len(training.classes))]
     return [trained(Subset(training, rows)) for rows in of_class], trained(training)
@@ -115,8 +124,9 @@ def class_autoencoders(
 class _Kept:
     """Networks in a folder, by what they are and the images that they were trained on."""
 
-    def __init__(self, training: ImageDataset, device: torch.device, folder: Path, steps: int) -> None:
-        self.training, self.device, self.folder, self.steps = training, device, folder, steps
+    def __init__(self, training: ImageDataset, device: torch.device, keep: Keep) -> None:
+        self.training, self.device, self.keep = training, device, keep
+        self.folder = keep.folder or default_cache() / "counterfactuals"
         self.images = f"{training.name} {len(training)} {training.sampled_fingerprint()}"
 
     def trained(
@@ -128,14 +138,14 @@ class _Kept:
         least: int = AutoencodeSettings.epochs,
     ) -> Network:
         """The network from its file, or trained for ``least`` epochs or more and written."""
-        epochs = max(least, math.ceil(self.steps * AutoencodeSettings.batch_size / len(self.training)))
+        epochs = max(least, math.ceil(self.keep.steps * AutoencodeSettings.batch_size / len(self.training)))
         key = hashlib.sha256(f"{what} {self.images} {epochs}".encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             made = network(self.training.shape)
         made.to(self.device)
-        settings = AutoencodeSettings(epochs=epochs)
+        settings = AutoencodeSettings(epochs=epochs, progress=self.keep.progress)
         fit(made, self.training, settings, checkpoint=self.folder / f"{what.split()[0]}-{key}.safetensors")
         made.eval()
         return made

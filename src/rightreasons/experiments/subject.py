@@ -49,12 +49,14 @@ class Subject:
         data: The images.
         run: The run it comes from, if any.
         training: Opens the images that it was trained on; gives ``None`` where nobody knows them.
+        progress: Show bars where something is trained for it.
     """
 
     model: AdaptedClassifier
     data: ImageDataset
     run: Run | None
     training: Callable[[], ImageDataset | None] = _unknown
+    progress: bool = False
 
 
 def open_subject(path: Path | None, question: Question, resources: Resources) -> Subject:
@@ -80,7 +82,7 @@ def open_subject(path: Path | None, question: Question, resources: Resources) ->
     model = model.explaining(question.layer) if question.layer else model
     model.to(accelerator_for(resources.device).device)
     check_fits(model, images[0].inputs.to(device_of(model)), images.target)
-    return Subject(model, images, run, partial(training_images, run, question, resources))
+    return Subject(model, images, run, partial(training_images, run, question, resources), resources.progress)
 
 
 def training_images(run: Run | None, question: Question, resources: Resources) -> ImageDataset | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rightreasons.core import BadModel
 from rightreasons.core.hooks import find_layer, modes_kept
 from rightreasons.core.tensors import check_classes
+from rightreasons.models.blocks.block import AttentionBlock
 from rightreasons.models.classifier import AdaptedClassifier
 
 log = logging.getLogger("rightreasons")
@@ -25,9 +26,10 @@ def adapt(
 ) -> AdaptedClassifier:
     """Make a classifier of any network: plain torch, timm, torchvision, Hugging Face with ``.logits``.
 
-    Without a ``layer`` the one to explain is found: the first normalization of the last attention block, else the last
-    convolution that is no shortcut's; an MLP has none. The choice is logged and stands in the ``repr``. A compiled or
-    data-parallel network is explained through the module inside it.
+    Without a ``layer`` the one to explain is found: in a transformer the first normalization of its last block; else
+    the last convolution that is no shortcut's, or the :class:`AttentionBlock` that comes after it, never a layer inside
+    one. An MLP has none. The choice is logged and stands in the ``repr``. A compiled or data-parallel network is
+    explained through the module inside it.
 
     Args:
         network: Returns logits (B, classes) for images (B, C, H, W).
@@ -69,16 +71,22 @@ def default_layer(network: nn.Module) -> str | None:
     if isinstance(named, str):
         return named
     modules: dict[str, nn.Module] = dict(network.named_modules())
-    attention = [n for n, m in modules.items() if "Attention" in type(m).__name__ and _norm_beside(modules, n)]
+    blocks = [name for name, module in modules.items() if isinstance(module, AttentionBlock)]
+    tokens = [n for n, m in modules.items() if "Attention" in type(m).__name__ and n not in blocks]
+    attention = [name for name in tokens if _norm_beside(modules, name)]
     if attention:
         return _norm_beside(modules, attention[-1])
-    convolutions = {name: module for name, module in modules.items() if isinstance(module, nn.Conv2d)}
-    return _main_path(convolutions) if convolutions else None
+    outside = {n: m for n, m in modules.items() if not n.startswith(tuple(f"{block}." for block in blocks))}
+    maps = {n: m for n, m in outside.items() if isinstance(m, nn.Conv2d | AttentionBlock)}
+    return _main_path(maps) if maps else None
 
 
-def _main_path(convolutions: dict[str, nn.Conv2d]) -> str:
-    """The last convolution; of a shortcut's, which is 1x1, rather the last larger one of its block that is as wide."""
-    name, last = list(convolutions.items())[-1]
+def _main_path(maps: dict[str, nn.Conv2d | AttentionBlock]) -> str:
+    """The last that makes a map; of a shortcut's convolution, which is 1x1, the last larger one as wide beside it."""
+    name, last = list(maps.items())[-1]
+    if isinstance(last, AttentionBlock):
+        return name
+    convolutions = {other: module for other, module in maps.items() if isinstance(module, nn.Conv2d)}
     block = name.split(".")[0]
     larger = [
         other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import closing as ended
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rightreasons.data.dataset import ImageDataset, stream
 from rightreasons.models.autoencoder import VAE, Autoencoder, ClassGenerator
 from rightreasons.models.checkpoints import fill, packable, write_whole
 from rightreasons.training.evaluation import device_of
+from rightreasons.training.monitor import Bar
 
 _KEY = "rightreasons"
 
@@ -40,6 +42,7 @@ class AutoencodeSettings:
         lr: Learning rate at the start.
         divergence: Weight of a variational autoencoder's divergence from its prior; 1 is the evidence lower bound.
         seed: The order of the images and all draws follow from it; the initial weights are the caller's.
+        progress: Show a bar over the steps; it is no part of what a checkpoint must agree with.
 
     Raises:
         ValueError: A number out of range.
@@ -50,9 +53,15 @@ class AutoencodeSettings:
     lr: float = 2e-3
     divergence: float = 1.0
     seed: int = 0
+    progress: bool = False
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What steers the training."""
+        return {name: value for name, value in asdict(self).items() if name != "progress"}
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in self.asked.items():
             least = {"epochs": 1, "batch_size": 1}.get(name, 0)
             if name != "seed" and not (math.isfinite(value) and value >= least):
                 raise ValueError(f"expected {name} of at least {least}, got {value}")
@@ -215,23 +224,26 @@ class _Run:
         self.description = {
             "what": what,
             "data": f"{data.name}, {len(data)} images, hash {data.sampled_fingerprint()[:12]}",
-            **asdict(settings),
+            **settings.asked,
         }
 
     def train(self, loss: Loss, checkpoint: str | Path | None) -> list[float]:
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
             self._resume(path)
-        with torch.enable_grad():
+        each, done = math.ceil(len(self.data) / self.settings.batch_size), len(self.losses)
+        epochs, shown = self.settings.epochs, self.settings.progress and done < self.settings.epochs
+        with torch.enable_grad(), ended(Bar(epochs=epochs, total=epochs * each, done=done * each, shown=shown)) as bar:
             self.network.train()
-            while len(self.losses) < self.settings.epochs:
-                self.losses.append(self._epoch(loss, len(self.losses)))
+            while len(self.losses) < epochs:
+                bar.epoch(len(self.losses) + 1)
+                self.losses.append(self._epoch(loss, len(self.losses), bar))
                 if path is not None:
                     self._keep(path)
         self.network.eval()
         return self.losses
 
-    def _epoch(self, loss: Loss, epoch: int) -> float:
+    def _epoch(self, loss: Loss, epoch: int, bar: Bar) -> float:
         draws = stream(self.settings.seed, f"epoch {epoch} of images")
         rows = torch.split(torch.randperm(len(self.data), generator=draws), self.settings.batch_size)
         total, steps = 0.0, self.settings.epochs * len(rows)
@@ -244,6 +256,7 @@ class _Run:
             torch.autograd.backward(value, inputs=self.weights)
             self.optimizer.step()
             total += value.item() * len(row)
+            bar.step({"loss": value.item()})
         self.optimizer.zero_grad()
         return total / len(self.data)
 

@@ -12,6 +12,7 @@ from rightreasons.attribution.lrp import NotConserved
 from rightreasons.attribution.shapley import meeting
 from rightreasons.core import BadModel, Batch
 from rightreasons.models import adapt, contrast
+from rightreasons.models.blocks import BLOCKS
 from rightreasons.models.classifier import record
 from rightreasons.supervision import RRR
 from rightreasons.training import Objective, Term, TrainingStep
@@ -227,6 +228,37 @@ def test_batch_norm_in_training_mode_and_logits_from_elsewhere_are_refused():
 class Constant(nn.Module):
     def forward(self, x):
         return torch.zeros(len(x), 3, dtype=x.dtype)
+
+
+class Alike(nn.Module):
+    """Takes the form of one tensor for another, by position and by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.dense = nn.Conv2d(2, 1, 1).double(), nn.LazyLinear(3).double()
+
+    def forward(self, x):
+        scores = self.place(x)
+        weights = scores.flatten(1).softmax(dim=1).view_as(scores) * x[:, :1].sin().type_as(scores)
+        return self.dense((x * weights).reshape_as(other=x).flatten(1))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_form_of_another_tensor_is_no_comparison_with_it(rule):
+    method = DeepLIFT(BlurredBaseline(2.0), rule)
+    assert method.completeness_error(adapt(Alike()), *images()).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_attention_blocks_are_followed(name):
+    block = BLOCKS[name](4)
+    with torch.no_grad():
+        for weight in block.parameters():
+            weight.normal_()
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), block, nn.Flatten(), nn.LazyLinear(3)).double()
+    inputs, target = images()
+    net(inputs)
+    assert DeepLIFT(BlurredBaseline(2.0)).completeness_error(adapt(net), inputs, target).abs().max() < 1e-9
 
 
 @pytest.mark.wrong_types

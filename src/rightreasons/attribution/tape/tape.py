@@ -76,7 +76,8 @@ class Tape(TorchFunctionMode):
             return self._of_comparison(operator, func, args, kwargs)
         parents: list[int] = []
         if operator in SHAPED_LIKE:
-            slotted, slotted_kwargs = (self._slotted(args[:1], parents) + args[1:], kwargs)
+            slotted = self._slotted(args[:1], parents) + tuple(_form(value) for value in args[1:])
+            slotted_kwargs = {key: _form(value) for key, value in kwargs.items()}
         else:
             slotted, slotted_kwargs = self._slotted(args, parents), self._slotted(kwargs, parents)
         if not parents:
@@ -248,3 +249,8 @@ def _max_pool2d(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
 
 def _itself(value: Tensor) -> Tensor:
     return value
+
+
+def _form(value: Any) -> Any:
+    """A tensor of which the shape and the type are kept and the values are not."""
+    return value.new_zeros(()).expand(value.shape) if isinstance(value, Tensor) else value

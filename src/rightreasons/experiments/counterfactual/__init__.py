@@ -16,7 +16,7 @@ from rightreasons.experiments.counterfactual.searching import (
     build_counterfactual,
     counterfactuals,
 )
-from rightreasons.experiments.parts import class_autoencoders, learnt_parts, needed_parts
+from rightreasons.experiments.parts import Keep, class_autoencoders, learnt_parts, needed_parts
 
 __all__ = [
     "COUNTERFACTUAL",
@@ -24,6 +24,7 @@ __all__ = [
     "Asked",
     "Cell",
     "CounterfactualSettings",
+    "Keep",
     "MethodRecords",
     "MethodRow",
     "MethodsProtocol",

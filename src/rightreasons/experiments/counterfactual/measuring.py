@@ -20,7 +20,7 @@ from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
 from rightreasons.experiments.build import build_test, build_training
 from rightreasons.experiments.config import RunConfig
-from rightreasons.experiments.parts import class_autoencoders, learnt_parts
+from rightreasons.experiments.parts import Keep, class_autoencoders, learnt_parts
 from rightreasons.experiments.run import Resources, train
 from rightreasons.metrics import Estimate, Morphology, bootstrap, digit_morphology, morphology_change
 from rightreasons.metrics.counterfactual import (
@@ -88,8 +88,7 @@ class Bench:
         real: Other test images.
         neighbors: Some training images of each class, among which the nearest is looked for.
         judges: An autoencoder for each class, and one of all.
-        parts: Folder of the networks that methods need.
-        steps: Of training at least.
+        keep: How the networks that methods need are trained, and where they are kept.
     """
 
     data: str
@@ -101,8 +100,7 @@ class Bench:
     real: Batch
     neighbors: Batch
     judges: tuple[list[Autoencoder], Autoencoder]
-    parts: Path
-    steps: int
+    keep: Keep
 
     def target(self, kind: str) -> Tensor:
         """The class to reach with each image: the runner-up, or one drawn evenly from all but the predicted one."""
@@ -126,7 +124,7 @@ class Bench:
         """The method with its defaults; what it needs of images and networks comes from the training images."""
         class_ = COUNTERFACTUALS[name]
         filled = search_settings(class_, self.training, labeled_references(self.training))
-        return class_(**filled, **learnt_parts(class_, self.model, self.training, self.parts, steps=self.steps))
+        return class_(**filled, **learnt_parts(class_, self.model, self.training, self.keep))
 
 
 def bench(
@@ -158,15 +156,14 @@ def bench(
     if end > len(test):
         raise ValueError(f"expected at least {end} test images, got {len(test)} of {data}")
     model, oracle = (train(run, out / f"{data}-{name}-{seed}", resources).model for name, run in runs.items())
-    device, parts = device_of(model), out / "parts"
+    device, keep = device_of(model), Keep(out / "parts", sizes.steps, resources.progress)
     return Bench(
         *(data, seed, model, oracle, training),
         asked=test.batch(torch.arange(sizes.first, end)).to(device),
         real=test.batch(torch.arange(sizes.real)).to(device),
         neighbors=some_of_each_class(training, sizes.neighbors).to(device),
-        judges=class_autoencoders(training, device, parts, steps=sizes.steps),
-        parts=parts,
-        steps=sizes.steps,
+        judges=class_autoencoders(training, device, keep),
+        keep=keep,
     )
 
 

@@ -6,7 +6,7 @@ import csv
 import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -191,7 +191,7 @@ def _bench(cell: Cell, out: Path, resources: Resources) -> Bench:
     """What the cells of its data set and seed have in common."""
     protocol = cell.protocol
     runs = {name: protocol.run(cell.data, getattr(protocol, name), cell.seed) for name in ("model", "oracle")}
-    return bench(cell.data, cell.seed, runs, out, replace(resources, progress=False), sizes=protocol.sizes)
+    return bench(cell.data, cell.seed, runs, out, resources, sizes=protocol.sizes)
 
 
 @dataclass(frozen=True)

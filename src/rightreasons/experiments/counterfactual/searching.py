@@ -22,7 +22,7 @@ from rightreasons.data import DATASETS, ImageDataset
 from rightreasons.experiments.counterfactual.answers import Answers, reached_class, results
 from rightreasons.experiments.counterfactual.asked import Asked, CounterfactualSettings, ask, some_names
 from rightreasons.experiments.making import called, check_settings
-from rightreasons.experiments.parts import learnt_parts
+from rightreasons.experiments.parts import Keep, learnt_parts
 from rightreasons.experiments.record import environment, make_record
 from rightreasons.experiments.reveal.sample import origin
 from rightreasons.experiments.run import Resources, accelerator_for, make_folder
@@ -53,7 +53,7 @@ def counterfactuals(subject: Subject, settings: CounterfactualSettings, out: Pat
     asked = ask(subject.data, model, settings)
     training = subject.training()
     bank = None if training is None else labeled_references(training)
-    method = build_counterfactual(settings, model, subject.data, training, bank)
+    method = build_counterfactual(settings, model, subject.data, training, bank, progress=subject.progress)
     _check(method, asked, subject.data.classes)
     make_folder(out)
     answers = _measured(model, method, asked, subject.data, bank, settings.frames)
@@ -69,6 +69,8 @@ def build_counterfactual(
     data: ImageDataset,
     training: ImageDataset | None,
     bank: Mapping[str, Tensor] | None,
+    *,
+    progress: bool = False,
 ) -> Counterfactual:
     """The method; the pixels' range, real images and trained networks come from the data unless they are set.
 
@@ -87,7 +89,7 @@ def build_counterfactual(
             f"a training part: {', '.join(DATASETS)}"
         )
     if missing and training is not None:
-        filled |= learnt_parts(class_, model, training)
+        filled |= learnt_parts(class_, model, training, Keep(progress=progress))
     # What comes from the data is no part of an error's message: it holds whole data sets.
     return called(partial(class_, **filled), settings.settings, told)
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rightreasons.attribution import ATTRIBUTIONS, TargetedBaseline
-from rightreasons.core import Attribution, Classifier, RightReasonsError
+from rightreasons.core import Attribution, BadModel, Classifier, RightReasonsError
 from rightreasons.core.tensors import content
 from rightreasons.data.dataset import stream
 from rightreasons.experiments.baselines import GENERATED, TARGETED, NamedBaselines, has_baseline
@@ -169,9 +169,10 @@ def read_methods(path: Path) -> tuple[MethodConfig, ...]:
 def build_explainers(subject: Subject, settings: RevealSettings) -> Explainers:
     """The explainers of the settings; of ``all``, those that can explain this network.
 
-    Each method of ``all`` is tried on the first image.
+    Each method is tried on the first image.
 
     Raises:
+        BadModel: A method that was named cannot explain it.
         ValueError: No method of a name, a setting that it does not have, or two methods under one label; or a baseline
             that cannot be had, see :class:`~rightreasons.experiments.baselines.NamedBaselines`.
     """
@@ -183,6 +184,7 @@ def build_explainers(subject: Subject, settings: RevealSettings) -> Explainers:
         raise ValueError(f"two methods are called {twice!r}: give one of them another label, in a file for --config")
     build = _Builder(subject, settings)
     methods = {config.key: build(config.name, config.settings) for config in named}
+    _refuse_unfit(methods, build)
     unfit: dict[str, str] = {}
     if len(named) < len(asked):
         _add_all(methods, unfit, build)
@@ -218,6 +220,24 @@ class _Builder:
             method(asked, batch.inputs, chosen)
 
 
+def _refuse_unfit(methods: Mapping[str, Attribution], build: _Builder) -> None:
+    """Before any map is made: a method that fails later would take the others' maps with it."""
+    unfit: dict[str, str] = {}
+    for name, method in methods.items():
+        try:
+            build.try_on_one(method)
+        except _UNFIT as error:
+            unfit[name] = _reason(error)
+    if unfit:
+        told = "; ".join(f"{name}: {reason}" for name, reason in unfit.items())
+        rest = [name for name in methods if name not in unfit]
+        raise BadModel(f"cannot explain this network by {told}" + (f" (it can by {', '.join(rest)})" if rest else ""))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _add_all(methods: dict[str, Attribution], unfit: dict[str, str], build: _Builder) -> None:
     for name in ATTRIBUTIONS:
         if name in methods:
@@ -226,7 +246,7 @@ def _add_all(methods: dict[str, Attribution], unfit: dict[str, str], build: _Bui
             method = build(name, {})
             build.try_on_one(method)
         except _UNFIT as error:
-            unfit[name] = " ".join(str(error).split()) or type(error).__name__
+            unfit[name] = _reason(error)
         else:
             methods[name] = method
 
