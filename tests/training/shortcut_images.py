@@ -14,6 +14,7 @@ from rightreasons.training import FitSettings, Objective, evaluate, fit
 
 SETTINGS = FitSettings(epochs=8, batch_size=50, lr=0.01)
 EVEN = (0.25,) * 4
+SKEWED = (0.49, 0.01, 0.01, 0.49)
 quiet = partial(fit, progress=False)
 
 
@@ -28,6 +29,11 @@ def shortcut_images(shares, images, seed=0, *, noise, contrast, **given):
     pixels[:, 0, 4:, 4:] = (40 + 150 * sign).view(-1, 1, 1)
     given = {"group": group, **given}
     return ArrayDataset(pixels.to(torch.uint8), target, classes=["dark", "bright"], name="shortcut", **given)
+
+
+def shortcut(shares=SKEWED, images=1000, seed=0):
+    """A shortcut with an exception in fifty images."""
+    return shortcut_images(shares, images, seed, noise=200, contrast=30)
 
 
 def mlp(seed=0, classes=2, layer=None):

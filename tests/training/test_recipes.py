@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rightreasons.core import BadModel, CorruptData, MissingAnnotation
+from rightreasons.core import MissingAnnotation
 from rightreasons.data import ArrayDataset, Grouped, Subset, decoy, groups_of, split
-from rightreasons.data.splits import stream
 from rightreasons.metrics import average_group_accuracy, per_group_accuracy
-from rightreasons.models import adapt
 from rightreasons.supervision import RRR
 from rightreasons.training import (
     DFR,
@@ -32,20 +29,21 @@ from rightreasons.training import (
     Term,
     evaluate,
 )
-from rightreasons.training.recipes import find_another as finding
 from rightreasons.training.recipes import group_dro as robust
 from rightreasons.training.recipes import jtt as twice
-from rightreasons.training.recipes.dfr import Refit, balanced, features, folded, last_layer, write_head
-from rightreasons.training.recipes.find_another import Marked, marks_of, packed, share_inside
-from tests.training.shortcut_images import EVEN, SETTINGS, killed_and_resumed, mlp, quiet, shortcut_images, worst
+from rightreasons.training.recipes.find_another import Marked
+from tests.training.shortcut_images import (
+    EVEN,
+    SETTINGS,
+    killed_and_resumed,
+    mlp,
+    quiet,
+    shortcut,
+    worst,
+)
 
-SKEWED = (0.49, 0.01, 0.01, 0.49)
 # The recipes of class artifact compensation have files of their own.
 every_recipe = pytest.mark.parametrize("name", [name for name in RECIPES if not name.endswith("clarc")])
-
-
-def shortcut(shares=SKEWED, images=1000, seed=0):
-    return shortcut_images(shares, images, seed, noise=200, contrast=30)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +51,6 @@ def plain():
     model = mlp()
     quiet(model, shortcut(), Objective(), SETTINGS)
     return model
-
-
-# All of them
 
 
 @every_recipe
@@ -91,96 +86,6 @@ def test_the_same_seed_gives_the_same_weights_and_a_killed_recipe_goes_on(name, 
     assert stopped == (name in ("find_another", "jtt"))
     assert weights(models[2]).equal(weights(models[0]))
     assert all(path.is_dir() for path in tmp_path.iterdir())
-
-
-# Find another explanation
-
-
-def test_marks_are_the_pixels_above_a_share_of_the_largest_gradient_of_the_sum_of_log_probabilities():
-    model, data = mlp(), shortcut(images=40)
-    found = torch.cat([marks_of(size, 0.4) for _, size in finding._sizes(model, data)])
-    for i in range(len(data)):
-        image = data[i].inputs.requires_grad_()
-        (gradient,) = torch.autograd.grad(torch.log_softmax(model(image), dim=1).sum(), image)
-        assert found[i].equal((gradient.abs() > 0.4 * gradient.abs().max())[0])
-    assert 0 < found.float().mean() < 1
-
-
-def test_a_color_pixel_counts_by_its_largest_channel_and_no_gradient_gives_no_mark():
-    model = adapt(nn.Sequential(nn.Flatten(), nn.Linear(8, 2)))
-    with torch.no_grad():
-        model.network[1].weight.copy_(torch.tensor([[3, 0, 5, 0, 4, -9, 0, 1], [0.0] * 8]))
-    images = torch.randint(0, 255, (3, 2, 2, 2), dtype=torch.uint8)
-    data = ArrayDataset(images, torch.zeros(3).long(), classes=["a", "b"], name="two channels")
-    ((_, sizes),) = finding._sizes(model, data)
-    assert (sizes / sizes.amax(dim=(1, 2, 3), keepdim=True)).view(3, 4).allclose(torch.tensor([4 / 9, 1, 5 / 9, 1 / 9]))
-    assert not marks_of(torch.zeros(2, 1, 3, 3), 0.5).any()
-
-
-def test_marks_are_packed_eight_a_byte_and_come_back_as_masks():
-    marks = torch.rand(5, 1, 3, 7) > 0.5
-    pixels = torch.zeros(5, 1, 3, 7, dtype=torch.uint8)
-    masks = {"relevant": torch.ones(5, 1, 3, 7), "annotated": torch.zeros(5, dtype=torch.bool)}
-    data = Marked(ArrayDataset(pixels, torch.zeros(5).long(), classes=["a"], name="flat", **masks), packed(marks))
-    assert data.marks.shape == (5, 3)
-    batch = data.batch(torch.tensor([4, 1]))
-    assert batch.irrelevant.equal(marks[[4, 1]].float())
-    assert batch.annotated_rows().all()
-    assert batch.relevant is None
-    assert data.area() == pytest.approx(marks.float().mean().item())
-    with pytest.raises(ValueError, match="expected packed marks"):
-        Marked(data, packed(marks[:4]))
-
-
-def test_the_share_inside_marks():
-    size = torch.tensor([[1.0, 3.0], [0.0, 4.0]]).view(1, 1, 2, 2)
-    marks = torch.tensor([[True, False], [False, True]]).view(1, 1, 2, 2)
-    assert share_inside(size, marks).item() == pytest.approx(5 / 8)
-    assert share_inside(size * 0, marks).isnan().all()
-
-
-def test_each_round_is_kept_from_what_all_earlier_ones_looked_at(tmp_path):
-    data, settings = shortcut(images=300), replace(SETTINGS, batch_size=20)
-    seen = []
-
-    def watched(model, data, objective, settings, **more):
-        seen.append((data, objective))
-        return quiet(model, data, objective, settings, **more)
-
-    result = FindAnotherExplanation(rounds=2)(mlp(), data, Objective(), settings, fit=watched, out=tmp_path)
-    first_model = mlp()
-    quiet(first_model, data, Objective(), settings)
-    (first, plain), (second, kept), (third, _) = seen
-    assert first is data
-    assert not plain.terms
-    assert isinstance(kept.terms["rrr"].loss, RRR)
-    assert (second.marks | third.marks).equal(third.marks)
-    assert not second.marks.equal(third.marks)
-    assert [line["round"] for line in result.report] == [0, 1, 2]
-    assert [line.get("marked_share") for line in result.report] == [None, second.area(), third.area()]
-    # The patch is where the plain model looks, and what the next one is kept from.
-    marks = second.of(torch.arange(len(data))).float().mean(dim=0)[0]
-    assert marks[4:, 4:].mean() > 0.9 > 10 * marks[:4].mean()
-    plain_share = torch.cat([share_inside(size, second.of(index)) for index, size in finding._sizes(first_model, data)])
-    assert result.report[1]["gradient_share"] < 0.5 * plain_share.mean()
-
-
-def test_marks_are_stored_once_and_only_for_their_own_model(tmp_path, monkeypatch):
-    data, settings = shortcut(images=100), FitSettings(epochs=1)
-    recipe = FindAnotherExplanation()
-    recipe(mlp(), data, Objective(), settings, fit=quiet, out=tmp_path)
-    file = tmp_path / "round-0" / "marks.safetensors"
-    before = file.read_bytes()
-    made = []
-    monkeypatch.setattr(finding, "packed", lambda marks: made.append(1) or packed(marks))
-    recipe(mlp(), data, Objective(), settings, fit=quiet, out=tmp_path)
-    assert not made
-    recipe(mlp(seed=1), data, Objective(), settings, fit=quiet, out=tmp_path)
-    assert made
-    assert file.read_bytes() != before
-    file.write_bytes(b"nothing")
-    with pytest.raises(CorruptData, match="is damaged; remove it"):
-        recipe(mlp(), data, Objective(), settings, fit=quiet, out=tmp_path)
 
 
 # JTT
@@ -313,135 +218,6 @@ def test_group_dro_goes_with_explanation_losses_and_says_what_it_lacks():
     objective, batch, logits = Objective(task=GroupDROLoss(torch.tensor([1, 1]))), data[0], mlp()(data[0].inputs)
     with pytest.raises(MissingAnnotation, match="group_dro needs the group of each image"):
         objective.parts(mlp(), replace(batch, group=None), logits)
-
-
-# DFR
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_the_folded_layer_gives_the_decision_function_of_scikit_learn(classes):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(90, 6, generator=generator) * torch.tensor([1, 10, 0.1, 3, 1, 1]) + 2
-    values[:, 5] = 7.0  # says nothing
-    target = torch.arange(90) % classes
-    values[:, 0] += target
-    head = Refit(values, target, target, classes)
-    weight, bias = folded(*head.head(torch.arange(90), 0.3), head.center, head.spread)
-    logits = values.double() @ weight.mT + bias
-    scaled = StandardScaler().fit_transform(values.double().numpy())
-
-    def decision(positive):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            machine = LogisticRegression(penalty="l1", C=0.3, solver="liblinear", random_state=0)
-            return machine.fit(scaled, positive.numpy()).decision_function(scaled)
-
-    if classes == 2:
-        np.testing.assert_allclose((logits[:, 1] - logits[:, 0]).numpy(), decision(target == 1), atol=1e-3)
-    else:
-        expected = np.stack([decision(target == number) for number in range(3)], axis=1)
-        np.testing.assert_allclose(logits.numpy(), expected, atol=1e-3)
-    assert (weight == 0).any()
-    assert logits.isfinite().all()
-
-
-def test_balanced_rows_hold_every_group_as_often_as_the_smallest():
-    group = torch.tensor([5, 2, 5, 5, 2, 5, 2, 2])
-    rows = balanced(group, stream(0, "draw"))
-    assert rows.shape == (2, 4)
-    assert group[rows[0]].tolist() == [2] * 4
-    assert group[rows[1]].tolist() == [5] * 4
-    assert balanced(torch.tensor([0, 1, 1, 1, 1, 0]), stream(1, "draw")).shape == (2, 2)
-    with pytest.raises(MissingAnnotation, match="at least 2 images, got 1 in one of the 2 groups"):
-        balanced(torch.tensor([0, 1, 1]), stream(0, "draw"))
-
-
-def test_the_strength_is_that_of_the_best_worst_group_of_the_other_half():
-    generator = torch.Generator().manual_seed(3)
-    target = torch.arange(400) % 2
-    group = 2 * target + (torch.arange(400) // 2) % 2
-    values = torch.randn(400, 20, generator=generator)
-    values[:, 0] += target
-    head = Refit(values, target, group, 2)
-    strengths = (1.0, 0.03, 1e-4)
-    rows = balanced(group, stream(0, "dfr halves"))
-    fitted, judged = rows[:, :50].flatten(), rows[:, 50:].flatten()
-    found = []
-    for strength in strengths:
-        weight, bias = head.head(fitted, strength)
-        right = (head.values[judged] @ weight.mT + bias).argmax(dim=1) == target[judged]
-        found.append(min(right[group[judged] == g].double().mean().item() for g in range(4)))
-    assert len(set(found)) > 1
-    assert head.chosen(strengths, 0) == (strengths[int(np.argmax(found))], pytest.approx(max(found)))
-
-
-def test_only_the_last_layer_changes_and_it_is_the_mean_of_the_refits(plain):
-    model, data = mlp(), shortcut()
-    DFR(refits=3)(model, data, Objective(), SETTINGS, fit=quiet)
-    states = plain.state_dict(), model.state_dict()
-    changed = [name for name in states[0] if not states[0][name].equal(states[1][name])]
-    assert changed == ["network.3.weight", "network.3.bias"]
-    hidden = plain.network[:3](data.batch(torch.arange(len(data))).inputs).detach()
-    layer = last_layer(plain, data)
-    assert layer is plain.network[3]
-    torch.testing.assert_close(features(plain, layer, data), hidden)
-    head = Refit(hidden, data.target, data.target * 4 + data.group, 2)
-    strength, _ = head.chosen(DFR().strengths, 0)
-    generator = stream(0, "dfr refits")
-    heads = [head.head(balanced(head.group, generator).flatten(), strength) for _ in range(3)]
-    weight = torch.stack([w for w, _ in heads]).mean(dim=0) / head.spread
-    bias = torch.stack([b for _, b in heads]).mean(dim=0) - weight @ head.center
-    torch.testing.assert_close(model.network[3].weight, weight.float())
-    torch.testing.assert_close(model.network[3].bias, bias.float())
-
-
-def test_held_out_images_of_each_group_are_not_trained_on():
-    data, seen = shortcut(images=1000), []
-
-    def watched(model, data, *args, **more):
-        seen.append(data)
-        return quiet(model, data, *args, **more)
-
-    result = DFR(held_out=0.3)(mlp(), data, Objective(), FitSettings(epochs=1), fit=watched)
-    assert torch.bincount(groups_of(seen[0])).tolist() == [343, 7, 7, 343]
-    assert result.report[1]["images_a_group"] == 3
-
-
-def test_a_shortcut_without_exceptions_cannot_be_balanced(toy):
-    pixels = torch.randint(0, 255, (40, 1, 8, 8), dtype=torch.uint8)
-    data = ArrayDataset(pixels, torch.arange(40) % 4, classes=list("abcd"), name="noise")
-    with pytest.raises(MissingAnnotation, match="expected groups that cross the classes, got one group a class"):
-        DFR()(mlp(), decoy(data, "decoy/rrr", split="train", size=2), Objective(), fit=quiet)
-    with pytest.raises(MissingAnnotation, match="DFR needs to know the group of each image"):
-        DFR()(mlp(), data, Objective(), fit=quiet)
-
-
-class TwoHeads(nn.Module):
-    """The linear layer that is registered last is not the one that makes the logits."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(4, 2)
-        self.body = nn.Linear(36, 4)
-
-    def forward(self, inputs):
-        return self.head(self.body(inputs.flatten(1)))
-
-
-def test_the_last_layer_is_the_one_that_makes_the_logits():
-    data, model = shortcut(EVEN, images=8), adapt(TwoHeads())
-    assert last_layer(model, data) is model.network.head
-    write_head(model.network.head, torch.ones(2, 4).double(), torch.zeros(2).double())
-    assert model.network.head.weight.dtype == torch.float32
-    assert model.network.head.weight.detach().min() == 1
-    ends_in_relu = adapt(nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.ReLU(), nn.Softplus()))
-    with pytest.raises(BadModel, match="expected a network whose logits come out of a Linear layer, got Sequential"):
-        DFR()(ends_in_relu, data, Objective(), fit=quiet)
-    with pytest.raises(BadModel, match="expected a last layer with a bias"):
-        DFR()(adapt(nn.Sequential(nn.Flatten(), nn.Linear(36, 2, bias=False))), data, Objective(), fit=quiet)
 
 
 # Groups
