@@ -52,7 +52,7 @@ PHOTOS = ("--data", "photos", "--model", "net.py:build", "--epochs", 1, "--devic
         (["data", "photos", "--out", "sheet.docx"], "docx"),
         (["data", "mnist", "--data-folder", "photos"], "photos"),
         (["demo", "--study", "nope"], "There are: decoy-rrr"),
-        (["reveal"], "name them with --data"),
+        (["reveal"], "expected the folder of a run, or a network and its weights"),
         (["reveal", "photos"], "record.json is missing"),
         (["reveal", "missing"], "no run or weights at missing"),
         (["reveal", "--data", "digits"], "--model and --weights"),

@@ -130,7 +130,8 @@ def test_an_unreachable_target_is_kept_and_shown_as_such(project):
         (("--index", 3, "--misclassified"), "expected one way to name images, got index and misclassified"),
         (("--image", "missing.png"), "no picture missing.png"),
         (("--image", "missing.png", "--target", "true"), "nobody knows the true class"),
-        (("--count", 0), "at least one image"),
+        (("--count", 0), "expected at least one image (--count), got 0"),
+        (("--set", "steps=-5"), "counterfactual 'wachter': expected"),
         (("--queries", 0), "max_queries"),
         (("--budget-seconds", -1), "max_seconds"),
         (("--model", "mlp"), "is a run and has its own network"),
@@ -149,3 +150,10 @@ def test_a_target_that_is_the_prediction_already_is_told_with_the_image(digits_r
     expected = f"another class than the model gives already, got '{told['predicted']}' for {told['name']}"
     assert expected in said.mistake
     assert not (tmp_path / "flips").exists()
+
+
+@pytest.mark.parametrize("method", ["wachter", "prototype_guided"])
+def test_a_wrong_setting_is_refused_before_networks_are_announced(digits_runs, tmp_path, method):
+    said = cli("counterfactual", digits_runs / "plain", "--method", method, "--set", "nope=1", *CPU, "--out", tmp_path)
+    assert f"counterfactual '{method}' has no setting 'nope'" in said.mistake
+    assert said.out == ""

@@ -129,3 +129,15 @@ def test_the_help_of_a_recipe_names_all_of_them():
     from rightreasons.training import RECIPES
 
     assert all(f"{name} (" in get_args(Recipe)[1].help for name in RECIPES)
+
+
+def test_the_help_of_models_and_data_names_the_catalogue():
+    from typing import get_args
+
+    from rightreasons.cli.options import DATA_NAMES, Data, Model
+    from rightreasons.data import DATASETS
+    from rightreasons.models import MODELS
+
+    assert DATA_NAMES.split(", ") == list(DATASETS)
+    assert get_args(Data)[1].help.startswith(DATA_NAMES)
+    assert get_args(Model)[1].help.startswith(", ".join(MODELS))

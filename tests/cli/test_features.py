@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -66,13 +67,19 @@ def test_pictures_of_ones_own_and_weights_without_their_run(run, project):
     assert [told["name"] for told in results["images"]] == ["0.png", "1.png", "0.png"]
     assert all(told["truth"] is None for told in results["images"])
     assert list(results["layers"]) == ["backbone.3"]
-    assert "one for each map by itself" in (project / "inside" / "index.html").read_text()
+    page = (project / "inside" / "index.html").read_text()
+    assert "one for each map by itself" in page
+    assert "<dt>Data</dt><dd>3 pictures of your own</dd>" in page
+    assert "folder/photos" not in page
+    assert "out of proportion" not in said.out
 
 
 def test_mistakes_are_one_line_that_says_what_to_do_and_leave_no_folder(run, project):
     for options, told in (
         (("--layer", "backbone.1x"), "no layer named 'backbone.1x'. Did you mean 'backbone.1'"),
-        (("--layer", "head.2"), "gives a vector of 4; choose among those that do: backbone.0"),
+        (("--layer", "head.2"), "gives a vector of 4; choose among those that do: backbone, block, backbone.0"),
+        (("--layer", "nope"), "no layer named 'nope'. With maps there are: backbone, block, backbone.0"),
+        (("--layer", ""), "expected the name of a layer, got an empty one: --list prints the layers"),
         (("--index", 999), "expected positions from 0 to"),
         (("--index", 0, "--image", "photos/left/0.png"), "expected one way to name images"),
         (("--image", "missing.png"), "no picture missing.png"),
@@ -92,3 +99,32 @@ def test_a_network_without_maps_says_so(digits_runs, tmp_path):
     said = cli("features", digits_runs / "plain", "--list", *CPU)
     assert said.code == 0, said
     assert "a vector of" in said.out
+
+
+def test_without_a_network_it_says_what_is_missing(tmp_path):
+    for options in (("--list",), ("--data", "digits"), ("--model", "lenet", "--list")):
+        said = cli("features", *options, *CPU, "--out", tmp_path / "inside")
+        assert said.mistake.startswith("expected the folder of a run, or a network and its weights: --model and")
+
+
+def test_a_folder_whose_pictures_lie_deeper_is_told_so(run, project):
+    said = cli("features", "run", "--image", "photos", *CPU, "--out", "inside")
+    assert "the folder photos holds no picture directly, where pictures are looked for" in said.mistake
+    assert "sub-folders (left, right): name one with --image photos/left" in said.mistake
+    (project / "empty").mkdir()
+    assert cli("features", "run", "--image", "empty", *CPU).mistake == "the folder empty holds no picture"
+
+
+@pytest.mark.parametrize("command", ["features", "reveal", "counterfactual"])
+def test_a_squashed_picture_is_noted_once(run, project, command):
+    for name, size in (("wide", (30, 10)), ("square", (20, 20))):
+        png(project / "mine" / f"{name}.png", np.full((size[1], size[0], 3), 90, dtype=np.uint8))
+    shown = "mine/wide.png" if command == "reveal" else "mine"
+    said = cli(command, "run", "--image", shown, *CPU, "--out", "inside")
+    assert said.code == 0, said
+    count = "1 of 1 image is" if command == "reveal" else "1 of 2 images are"
+    told = (
+        f"{count} squashed to 12x12, out of proportion; most of all mine/wide.png, 10x30 (height x width), sides 3 to"
+    )
+    assert said.out.count("out of proportion") == 1
+    assert told in said.out, said.out

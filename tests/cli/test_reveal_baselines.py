@@ -69,3 +69,20 @@ def test_weights_with_images_of_ones_own_have_no_training_images(project):
     ask = ("reveal", *named, "--method", "deep_lift", "--against", "left", "--baseline", "nearest")
     assert "baseline 'nearest' needs training images, and none are known" in cli(*ask, *CPU).mistake
     assert cli("reveal", "run", *ask[-6:], "--images", 2, *CPU, "--out", "maps").code == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "against", "told"),
+    [
+        ('name = "deep_lift"\nnope = 1', "3", "has no setting 'nope'"),
+        ('name = "deep_left"', "3", "Did you mean 'deep_lift'?"),
+        ('name = "deep_lift"', "nine", "no class 'nine' to explain against"),
+        ('name = "deep_lift"', "", "name that class: --against"),
+    ],
+)
+def test_mistakes_are_refused_before_networks_are_announced(digits_runs, tmp_path, table, against, told):
+    (tmp_path / "methods.toml").write_text(f"[[method]]\n{table}\n")
+    asked = ("--config", tmp_path / "methods.toml", "--baseline", "generated", "--against", against)
+    said = cli("reveal", digits_runs / "plain", *asked, *CPU, "--out", tmp_path / "maps")
+    assert told in said.mistake
+    assert said.out == ""

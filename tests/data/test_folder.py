@@ -5,6 +5,7 @@ from PIL import Image
 
 from rightreasons.core import CorruptData, DataUnavailable
 from rightreasons.data import ImageFolder
+from rightreasons.data.folder import Proportions
 
 
 def draw(path, size=(6, 4), value=0, mode="RGB", **options):
@@ -209,3 +210,17 @@ def test_files_that_are_no_images_are_left_out_and_said(root, caplog):
 def test_wrong_settings(root, settings):
     with pytest.raises(ValueError, match="expected"):
         ImageFolder(root, **settings)
+
+
+def test_images_that_a_resizing_squashes_are_told_once(tmp_path, caplog):
+    for name, size in (("a", (30, 10)), ("b", (20, 20)), ("c", (10, 20)), ("d", (201, 200))):
+        (tmp_path / "class").mkdir(exist_ok=True)
+        Image.new("RGB", size).save(tmp_path / "class" / f"{name}.png")
+    for _ in range(2):
+        ImageFolder(tmp_path, size=8)
+    (told,) = caplog.messages
+    assert told.startswith("2 of 4 images are squashed to 8x8, out of proportion; most of all ")
+    assert told.endswith("a.png, 10x30 (height x width), sides 3 to 1")
+    wide = Proportions((10, 30))
+    wide.add(tmp_path / "class" / "a.png", (30, 10))
+    assert wide.words == ""

@@ -244,12 +244,24 @@ def test_a_network_without_maps_says_so():
 
 def test_an_unknown_layer_is_told_with_near_ones():
     model = adapt(LeNet().eval())
-    with pytest.raises(BadModel, match=r"no layer named 'conv3'. Did you mean 'conv2' or 'conv1'\? There are: conv1"):
+    with pytest.raises(
+        BadModel, match=r"no layer named 'conv3'. Did you mean 'conv2' or 'conv1'\? With maps there are: conv1"
+    ):
         check_layers(model, layer_outputs(model, torch.rand(1, 1, 28, 28)), ["conv1", "conv3"])
 
 
 def test_the_example_of_the_page_in_docs_runs(capsys):
     text = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    _, block = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(block, {"network": LeNet(), "images": torch.rand(1, 1, 28, 28)})
     assert "conv1 maps, 20 x 24 x 24" in capsys.readouterr().out
+
+
+def test_the_example_of_blocks_in_docs_runs():
+    text = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0], names)
+    for name, kind, layer in (("network", "CBAM", "0"), ("attached", "PositionAttention", "backbone.0")):
+        found = inside(adapt(names[name].eval()), torch.rand(2, 3, 32, 32), [layer])
+        assert found.logits.shape == (2, 4)
+        assert [block.kind for block in found.attention.values()] == [kind]

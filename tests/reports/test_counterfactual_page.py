@@ -115,6 +115,9 @@ def test_the_verdict_counts_and_gives_intervals(answers):
     assert told.startswith("5 of 5 counterfactuals are valid (100.0\N{NO-BREAK SPACE}%, 95 % interval 47.8 to 100.0")
     mean = float(answers.distances.l2.mean())
     assert re.search(r"L2 ([\d.]+)", told)[1] == f"{mean:.3f}" if mean < 1 else f"{mean:.2f}"
+    pixels = answers.distances.l0
+    assert f"over the 5 images from {pixels.min():.1f} to {pixels.max():.1f}." in told
+    assert re.search(r"changed pixels [\d,.]+ \(", told) is None
     nothing = replace(answers, found=replace(answers.found, valid=torch.zeros(5, dtype=torch.bool)))
     assert verdict(nothing).startswith("0 of 5 counterfactuals are valid")
     assert verdict(nothing).endswith("Those that came nearest are shown.")
@@ -242,3 +245,12 @@ def test_the_gallery_is_filtered_and_layers_are_switched(browser, address, answe
     shown = page.locator(".layer.difference").first.evaluate("e => getComputedStyle(e).opacity")
     assert float(shown) == pytest.approx(0.4)
     page.close()
+
+
+def test_few_images_have_no_interval_and_own_pictures_no_data_set(answers, text):
+    page = CounterfactualPage(answers)
+    assert {row.name for row in page.figures if row.ends} == {"Valid"}
+    assert "Of fewer than 6 images a mean has no interval." in text
+    assert page.data == "<noise>"
+    own = replace(answers, asked=replace(answers.asked, truth=None, index=None))
+    assert CounterfactualPage(own).data == "5 pictures of your own"

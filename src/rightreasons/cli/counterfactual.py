@@ -72,6 +72,7 @@ def counterfactual(
     OUT/images/.
     """
     from rightreasons.cli import show
+    from rightreasons.cli.pictures import picture_names, squashed
     from rightreasons.cli.settings import changed, data_config, one_process
     from rightreasons.counterfactuals import COUNTERFACTUALS
     from rightreasons.experiments import (
@@ -83,11 +84,11 @@ def counterfactual(
         open_subject,
     )
     from rightreasons.experiments.counterfactual import needed_parts
+    from rightreasons.experiments.making import check_settings
     from rightreasons.reports import write_counterfactuals
 
     one_process("counterfactual")
-    if run is not None and run.is_dir() and (model or weights):
-        raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
+    _check_use(run, model or weights, count)
     limits = {"max_seconds": budget_seconds, "max_queries": queries}
     settings = CounterfactualSettings(
         method=method,
@@ -95,18 +96,33 @@ def counterfactual(
         settings=_settings(set or []) | {name: value for name, value in limits.items() if value is not None},
         images=count,
         index=tuple(index or ()),
-        pictures=tuple(map(str, image or ())),
+        pictures=picture_names(image or ()),
         misclassified=misclassified,
         seed=seed,
     )
-    if needed_parts(COUNTERFACTUALS[method]):
-        show.note(f"{method} needs networks that are trained on the training images, once; they are kept in the cache")
+    check_settings(COUNTERFACTUALS[method], settings.settings, f"{COUNTERFACTUALS.family} {method!r}")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     question = Question(data_config(data, decoy=decoy, resize=resize, channels=channels), network, "", seed)
     resources = Resources(device, data_folder, show.progress(quiet))
-    answers = counterfactuals(open_subject(run, question, resources), settings, out, resources)
+    subject = open_subject(run, question, resources)
+    if needed_parts(COUNTERFACTUALS[method]):
+        show.note(f"{method} needs networks that are trained on the training images, once; they are kept in the cache")
+    squashed(image or (), subject.data.shape)
+    answers = counterfactuals(subject, settings, out, resources)
     _tell(write_counterfactuals(answers, out, rerun=show.this_command()))
     show.written(out, "index.html", "counterfactual.json", "images/")
+
+
+def _check_use(run: Path | None, network: str | Path | None, count: int) -> None:
+    """Refuse two networks, and a draw of no image.
+
+    Raises:
+        ValueError: By option.
+    """
+    if run is not None and run.is_dir() and network:
+        raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
+    if count < 1:
+        raise ValueError(f"expected at least one image (--count), got {count}")
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rightreasons.cli.options import Annotations, Channels, DataFolder, Decoy, Resize, Seed, Test
+from rightreasons.cli.options import DATA_NAMES, Annotations, Channels, DataFolder, Decoy, Resize, Seed, Test
 
 EXAMPLES = """
 **Examples**
@@ -21,7 +21,7 @@ rightreasons data photos/ --resize 128
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")],
+    name: Annotated[str, typer.Argument(help=f"{DATA_NAMES}, or a folder with one sub-folder a class.")],
     annotations: Annotations = None,
     decoy: Decoy = None,
     test: Test = None,

@@ -68,6 +68,7 @@ def features(
     and the pictures in OUT/images/.
     """
     from rightreasons.cli import show
+    from rightreasons.cli.pictures import picture_names, squashed
     from rightreasons.cli.settings import changed, data_config, one_process
     from rightreasons.experiments import FeatureSettings, ModelConfig, Question, Resources, look_inside, open_subject
     from rightreasons.reports import write_inside
@@ -79,7 +80,7 @@ def features(
         layers=tuple(layer or ()),
         images=images,
         index=tuple(index or ()),
-        pictures=tuple(map(str, image or ())),
+        pictures=picture_names(image or ()),
         maps=maps,
         scale=scale,
         queries=tuple(map(_pixel, query or ())),
@@ -91,6 +92,7 @@ def features(
     if list_layers:
         _list(subject, device)
         return
+    squashed(image or (), subject.data.shape)
     _tell(write_inside(look_inside(subject, settings, out, device=device), out, rerun=show.this_command()))
     show.written(out, "index.html", "features.json", "features.safetensors", "images/")
 

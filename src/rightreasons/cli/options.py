@@ -7,6 +7,11 @@ from typing import Annotated
 
 import typer
 
+DATA_NAMES = (
+    "mnist, fashion_mnist, digits, stamps, toy_colors, toy_colors_by_corners, squares_symmetric, squares_asymmetric"
+)
+"""All of the catalogue, which a test compares: it is not imported for a help text."""
+
 Seed = Annotated[int, typer.Option(help="Of initial weights, order of the images, decoys and draws.")]
 RunSeed = Annotated[
     int | None,
@@ -24,7 +29,8 @@ Annotations = Annotated[
     str | None, typer.Option(help="COCO or Label Studio file with masks for the images of a folder.")
 ]
 Data = Annotated[
-    str | None, typer.Option(help="mnist, fashion_mnist, digits, or a folder with one sub-folder a class.")
+    str | None,
+    typer.Option(help=f"{DATA_NAMES}, or a folder with one sub-folder a class."),
 ]
 Test = Annotated[str | None, typer.Option(help="Folder to test on; without it a fifth of an image folder is held out.")]
 Decoy = Annotated[
@@ -38,7 +44,11 @@ Resize = Annotated[int | None, typer.Option(help="Side that the images of a fold
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of the images of a folder.")]
 
 Model = Annotated[
-    str | None, typer.Option(help="mlp, lenet, baseline_cnn, package.module:function or file.py:function.")
+    str | None,
+    typer.Option(
+        help="mlp, lenet, baseline_cnn, small_resnet, small_vgg, backbone, pooled_cnn, attention_head, "
+        "efficientnet_lite0_tail, package.module:function or file.py:function."
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of that network: .safetensors, .pt or .pth.")]
 Layer = Annotated[str | None, typer.Option(help="Layer to explain; found by itself if not given.")]

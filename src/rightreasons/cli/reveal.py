@@ -103,6 +103,7 @@ def reveal(
     One picture (--image): a figure with all methods side by side.
     """
     from rightreasons.cli import show
+    from rightreasons.cli.pictures import squashed
     from rightreasons.cli.settings import changed, data_config
     from rightreasons.experiments import (
         Conduct,
@@ -114,6 +115,7 @@ def reveal(
         open_subject,
         read_methods,
     )
+    from rightreasons.experiments.reveal.methods import check_methods
 
     count = None if images == "all" else _number(images)
     named = tuple(method or ([] if config else ["saliency"]))
@@ -123,15 +125,17 @@ def reveal(
     many = image is None and (count is None or count > SHEET)
     given = {"shard-size": shard_size, "format": format, "half": half, "overwrite": overwrite}
     _check_use(many, given, overlay=overlay and image is None)
-    if settings.generates:
-        show.note("a generated baseline needs networks that are trained on the training images, once; they are kept")
     if run is not None and run.is_dir() and (model or weights):
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
     images_asked = data_config(data, annotations=annotations, decoy=decoy, resize=resize, channels=channels)
     resources = Resources(device, data_folder, show.progress(quiet))
     subject = open_subject(run, Question(images_asked, network, layer or "", seed), resources)
+    check_methods(settings, subject.data.classes)
+    if settings.generates and settings.against:
+        show.note("a generated baseline needs networks that are trained on the training images, once; they are kept")
     if image is not None:
+        squashed([image] if image.is_file() else [], subject.data.shape)
         _picture(subject, image, settings, out, device=device, overlay=overlay)
     elif many:
         storage = Storage(shard_size, format or "safetensors", half)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -27,6 +28,8 @@ TURNED = range(5, 9)
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 LEVELS = 255
+SQUASHED = 1.02
+"""Images whose sides change by more than this factor against each other count as squashed; less is rounding."""
 
 
 class Entry(NamedTuple):
@@ -212,9 +215,12 @@ def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -
     if chosen is not None and min(chosen) < 1:
         raise ValueError(f"expected a size of at least one pixel, got {size}")
     first: tuple[int, int] | None = None
+    proportions = None if chosen is None else Proportions(chosen)
     for entry in entries:
         stored, upright = sizes_of(entry.image)
         first = first or upright
+        if proportions is not None:
+            proportions.add(entry.image, upright)
         if chosen is None and upright != first:
             raise CorruptData(
                 f"{entry.image} is {_measure(upright)}, but {entries[0].image} is {_measure(first)}: "
@@ -224,7 +230,49 @@ def _common_size(entries: Sequence[Entry], size: int | tuple[int, int] | None) -
             _check_mask_size(mask, entry.image, stored, upright)
     if first is None:
         raise CorruptData("no images in any of the classes")
+    if proportions is not None and proportions.words:
+        _warn_once(proportions.words)
     return chosen or (first[1], first[0])
+
+
+@cache
+def _warn_once(told: str) -> None:
+    """A folder is opened several times for one command."""
+    log.warning("%s", told)
+
+
+class Proportions:
+    """Counts images that a resizing squashes.
+
+    Args:
+        size: Height and width of all images afterwards.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.images = self.squashed = 0
+        self.most, self.example = SQUASHED, ""
+
+    def add(self, path: Path, size: tuple[int, int]) -> None:
+        """An image of this width and height."""
+        ratio = size[0] * self.size[0] / (size[1] * self.size[1])
+        stretch = max(ratio, 1 / ratio)
+        self.images += 1
+        self.squashed += stretch > SQUASHED
+        if stretch > self.most:
+            longer = max(size) / min(size)
+            self.most, self.example = stretch, f"{path}, {_measure(size)}, sides {longer:.3g} to 1"
+
+    @property
+    def words(self) -> str:
+        """How many, and the most extreme; empty where there is none."""
+        if not self.squashed:
+            return ""
+        height, width = self.size
+        return (
+            f"{self.squashed:,} of {self.images:,} {'image is' if self.images == 1 else 'images are'} squashed to "
+            f"{height}x{width}, out of proportion; most of all {self.example}"
+        )
 
 
 def _check_mask_size(mask: Path, image: Path, stored: tuple[int, int], upright: tuple[int, int]) -> None:

@@ -31,11 +31,16 @@ def called(class_: Callable[..., T], settings: Mapping[str, Any], told: str) -> 
     """An instance with these settings; ``told`` says in an error what it is.
 
     Raises:
-        ValueError: A setting that it does not have, or of the wrong kind.
+        ValueError: A setting that it does not have, or of the wrong kind, or a value that it refuses.
     """
     check_settings(class_, settings, told)
     try:
         return class_(**settings)
+    except ValueError as error:
+        # Errors of our own kinds say themselves what they are about.
+        if type(error) is not ValueError or str(error).startswith(told):
+            raise
+        raise ValueError(f"{told}: {error}") from error
     except TypeError as error:
         raise ValueError(f"{told} cannot be made with {dict(settings)}: {error}") from error
 

@@ -72,6 +72,8 @@ def open_subject(path: Path | None, question: Question, resources: Resources) ->
         ValueError: No data were named and there is no run to take them from, or they have other classes than the run.
     """
     run = load_run(path) if path is not None and _is_run(path) else None
+    if run is None:
+        _refuse_no_weights(path, question.model)
     images = question_images(question, run, resources)
     if run is not None and images.classes != tuple(run.record.results["classes"]):
         raise ValueError(
@@ -100,10 +102,14 @@ def _is_run(path: Path) -> bool:
     return path.is_dir() or path.name == RECORD
 
 
-def _with_weights(path: Path | None, question: Question, images: ImageDataset) -> AdaptedClassifier:
-    config = question.model
+def _refuse_no_weights(path: Path | None, config: ModelConfig | None) -> None:
+    """Before any images are opened, or asked for."""
     if config is None or not (path or config.weights):
         raise BadModel("expected the folder of a run, or a network and its weights: --model and --weights")
+
+
+def _with_weights(path: Path | None, question: Question, images: ImageDataset) -> AdaptedClassifier:
+    config = question.model or ModelConfig()
     if path and config.weights:
         raise ValueError(f"expected one file of weights, got {path} and {config.weights}")
     config = replace(config, weights=str(path or config.weights))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Literal
 
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rightreasons.core import BadModel, Classifier
-from rightreasons.core.hooks import captured, find_layer, modes_kept, preserved
+from rightreasons.core.hooks import captured, modes_kept, preserved
 from rightreasons.models.blocks import AttentionBlock, BlockAttention, attended
 
 Form = Literal["maps", "maps, channels last", "tokens", "vector", "other"]
@@ -24,6 +25,8 @@ _FIRST = (*_CONVOLUTIONS, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool
 # Exactly these: a subclass may take its channels from elsewhere, as timm's LayerNorm2d does.
 _LAST = (nn.Linear, nn.LayerNorm)
 _RECTIFIERS = (nn.ReLU, nn.ReLU6)
+NAMED = 12
+"""Layers that an error names."""
 
 
 @dataclass(frozen=True)
@@ -254,14 +257,30 @@ def check_layers(model: Classifier, outputs: Sequence[LayerOutput], layers: Sequ
     """
     known = {output.name: output for output in outputs}
     for name in layers:
-        find_layer(model.network, name)
+        _refuse_unknown(model.network, outputs, name)
         if name not in known:
             raise BadModel(f"layer {name!r} does not run in a pass, so it has nothing to show; choose another")
         if not known[name].shows:
-            others = [output.name for output in outputs if output.shows]
-            some = ", ".join(others[:8]) + (", ..." if len(others) > 8 else "")
-            there = f"choose among those that do: {some}" if others else "no layer of this network has any"
+            some = _those_with_maps(outputs)
+            there = f"choose among those that do: {some}" if some else "no layer of this network has any"
             raise BadModel(
                 f"layer {name!r} has no maps of places with their channels first to show, it "
                 f"{'' if known[name].runs > 1 else 'gives '}{known[name].told}; {there}"
             )
+
+
+def _refuse_unknown(network: nn.Module, outputs: Sequence[LayerOutput], name: str) -> None:
+    """Refuse a name that no layer has, with the near ones and those that can be shown."""
+    modules: dict[str, nn.Module] = dict(network.named_modules())
+    if name and name in modules:
+        return
+    near = " or ".join(map(repr, get_close_matches(name, list(filter(None, modules)), n=3)))
+    hint = f" Did you mean {near}?" if near else ""
+    some = _those_with_maps(outputs)
+    raise BadModel(f"no layer named {name!r}.{hint} " + (f"With maps there are: {some}" if some else "None has maps"))
+
+
+def _those_with_maps(outputs: Sequence[LayerOutput]) -> str:
+    """Names of layers that can be shown, whole blocks before their parts, in short."""
+    names = sorted((output.name for output in outputs if output.shows), key=lambda name: name.count("."))
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

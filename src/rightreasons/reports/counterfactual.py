@@ -45,7 +45,7 @@ from rightreasons.reports.overlays import (
     slice_picture,
     way_gif,
 )
-from rightreasons.reports.page import environment
+from rightreasons.reports.page import environment, pictures_of_ones_own
 
 FILE, PICTURES = "index.html", "images"
 SIDE = 224
@@ -66,6 +66,8 @@ _SUMMARY = {
     "queries": ("Queries", "images that ran forward, for each"),
 }
 """Rows of the summary and what they mean."""
+FEW = 6
+"""Of fewer images a mean has no bootstrap interval on the page."""
 
 
 class Figure(NamedTuple):
@@ -180,13 +182,28 @@ class CounterfactualPage:
         for key, (name, told) in _SUMMARY.items():
             found, unit = self.summary[key], "%" if key in ("validity", "sparsity") else ""
             if math.isfinite(found.value):
-                rows.append(Figure(name, told, _number(found.value, unit), _ends(found, unit)))
+                # Few values, drawn again and again, give hardly more than the lowest and the highest of them.
+                ends = "" if key != "validity" and found.count < FEW else _ends(found, unit)
+                rows.append(Figure(name, told, _number(found.value, unit), ends))
         return [*rows, Figure("Milliseconds", "of the search, an image", _number(self.answers.milliseconds, ""), "")]
+
+    @property
+    def few(self) -> int:
+        """So many images are needed for an interval, where there are fewer."""
+        return FEW if int(self.answers.found.valid.sum()) < FEW else 0
 
     @property
     def verdict(self) -> str:
         """The result in a sentence."""
         return verdict(self.answers)
+
+    @property
+    def data(self) -> str:
+        """Whose images these are."""
+        asked = self.answers.asked
+        if asked.truth is None:
+            return pictures_of_ones_own(len(asked.names))
+        return str(self.answers.record.config["data"])
 
     @property
     def method(self) -> str:
@@ -205,9 +222,13 @@ def verdict(answers: Answers) -> str:
         return f"{told}. Those that came nearest are shown."
     parts = []
     for key, name in (("l2", "L2"), ("l0", "changed pixels")):
-        ends = _ends(summary[key], "")
-        parts.append(f"{name} {_number(summary[key].value, '')}" + (f" ({ends})" if ends else ""))
-    return f"{told}; {' and '.join(parts)} on average."
+        parts.append(f"{name} {_number(summary[key].value, '')}")
+        # The lowest and the highest of the images themselves: in brackets they would be taken for an interval.
+        if valid > 1:
+            values = getattr(answers.distances, key)[answers.found.valid]
+            ends = (_number(float(end), "") for end in (values.min(), values.max()))
+            parts[-1] += f", over the {valid:,} images from {' to '.join(ends)}"
+    return f"{told}. Of {'these' if valid > 1 else 'it'}{' on average' * (valid > 1)}: {'; '.join(parts)}."
 
 
 def render_counterfactuals(page: CounterfactualPage) -> str:

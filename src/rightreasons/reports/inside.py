@@ -31,7 +31,7 @@ from rightreasons.reports.inside_pictures import (
     told_of_places,
 )
 from rightreasons.reports.overlays import png_of
-from rightreasons.reports.page import environment
+from rightreasons.reports.page import environment, pictures_of_ones_own
 
 FILE, PICTURES = "index.html", "images"
 SIDE = 96
@@ -199,6 +199,14 @@ class InsidePage:
     def cards(self) -> tuple[Card, ...]:
         """The images."""
         return tuple(_card(self, row) for row in range(len(self.view.looked.names)))
+
+    @property
+    def data(self) -> str:
+        """Whose images these are."""
+        looked = self.view.looked
+        if looked.truth is None:
+            return pictures_of_ones_own(len(looked.names))
+        return str(self.view.record.config["data"])
 
     @property
     def kinds(self) -> list[tuple[BlockView, str]]:

@@ -362,3 +362,8 @@ def environment(**filters: Callable[..., str]) -> jinja2.Environment:
     )
     made.filters.update(number=charts.number, interval=interval, linked=linked, **filters)
     return made
+
+
+def pictures_of_ones_own(count: int) -> str:
+    """What stands on a page in the place of a data set."""
+    return f"{count:,} {'picture' if count == 1 else 'pictures'} of your own"

@@ -100,8 +100,8 @@ class FitSettings:
     def _check_names_and_schedule(self) -> None:
         for name, known in (("schedule", SCHEDULES), ("monitor", MONITORS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
-                told = ", ".join(repr(each) for each in known)
-                raise ValueError(f"expected one of {told} as {name}, got {getattr(self, name)!r}")
+                told = f"{' or '.join(filter(None, known))} as {name}" + (" (or leave it out)" if "" in known else "")
+                raise ValueError(f"expected {told}, got {getattr(self, name)!r}")
         if not 0 < self.schedule_factor < 1:
             raise ValueError(f"expected schedule_factor between 0 and 1, got {self.schedule_factor}")
         if self.schedule_patience < 1 or self.patience < 0:

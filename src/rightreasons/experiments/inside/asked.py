@@ -56,6 +56,8 @@ class FeatureSettings:
             raise ValueError("expected one way to name images, got index and pictures")
         if self.scale not in get_args(Scale):
             raise ValueError(f"expected scale to be {' or '.join(get_args(Scale))}, got {self.scale!r}")
+        if not all(name.strip() for name in self.layers):
+            raise ValueError("expected the name of a layer, got an empty one: --list prints the layers")
         twice = [name for name in self.layers if self.layers.count(name) > 1]
         if twice:
             raise ValueError(f"expected each layer once, got {twice[0]!r} {self.layers.count(twice[0])} times")

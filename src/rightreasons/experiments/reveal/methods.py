@@ -21,6 +21,7 @@ from rightreasons.experiments.baselines import GENERATED, TARGETED, NamedBaselin
 from rightreasons.experiments.build import build_attribution, title_of
 from rightreasons.experiments.config import read_toml
 from rightreasons.experiments.explain import Target, contrasted, explained_class
+from rightreasons.experiments.making import check_settings
 from rightreasons.experiments.subject import Subject
 from rightreasons.training import device_of, modes_kept
 
@@ -166,6 +167,21 @@ def read_methods(path: Path) -> tuple[MethodConfig, ...]:
     return tuple(MethodConfig(t.pop("name"), label=t.pop("label", ""), settings=t) for t in map(dict, tables))
 
 
+def check_methods(settings: RevealSettings, classes: Sequence[str]) -> None:
+    """Refuse methods, settings and a class that do not exist, before anything is trained for them.
+
+    Raises:
+        ValueError: See :func:`build_explainers`.
+    """
+    class_number(settings.against, classes)
+    for method in settings.methods:
+        config = MethodConfig(method) if isinstance(method, str) else method
+        if config.name != ALL:
+            # A baseline may be named, which the class itself does not take.
+            given = {key: value for key, value in config.settings.items() if key != "baseline"}
+            check_settings(ATTRIBUTIONS[config.name], given, f"{ATTRIBUTIONS.family} {config.name!r}")
+
+
 def build_explainers(subject: Subject, settings: RevealSettings) -> Explainers:
     """The explainers of the settings; of ``all``, those that can explain this network.
 
@@ -176,6 +192,7 @@ def build_explainers(subject: Subject, settings: RevealSettings) -> Explainers:
         ValueError: No method of a name, a setting that it does not have, or two methods under one label; or a baseline
             that cannot be had, see :class:`~rightreasons.experiments.baselines.NamedBaselines`.
     """
+    check_methods(settings, subject.data.classes)
     asked = [MethodConfig(m) if isinstance(m, str) else m for m in settings.methods]
     named = [config for config in asked if config.name != ALL]
     keys = [config.key for config in named]
