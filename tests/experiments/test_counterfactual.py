@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from rightreasons.counterfactuals import NearestNeighbor, Wachter
+from rightreasons.core import BadModel
+from rightreasons.counterfactuals import NearestNeighbor, PrototypeGuided, Wachter
 from rightreasons.data.arrays import ArrayDataset, Rescaled, Subset
-from rightreasons.experiments import CounterfactualSettings, Question, Record, Resources, counterfactuals
+from rightreasons.experiments import CounterfactualSettings, Question, Record, Resources, counterfactuals, parts
 from rightreasons.experiments.counterfactual import (
     Keep,
     ask,
@@ -265,3 +267,26 @@ def test_the_range_of_the_pixels_comes_from_the_data_unless_it_is_set():
         method = build_counterfactual(settings, subject.model, subject.data, None, None)
         assert (method.low, method.high) == expected
     assert math.isclose(method.width, 3.0)
+
+
+@pytest.mark.parametrize("learns_from", [0, 2, None])
+def test_an_autoencoder_that_makes_the_same_of_every_image_is_trained_from_the_next_seed(
+    tmp_path, monkeypatch, learns_from
+):
+    seeds, data = [], brightness_case().data
+    fit = parts.fit_autoencoder
+
+    def fitted(network, images, settings, **more):
+        seeds.append(settings.seed)
+        fit(network, images, settings, **more)
+        if settings.seed != learns_from:
+            network.code[0].weight.data.zero_()
+
+    monkeypatch.setattr(parts, "fit_autoencoder", fitted)
+    ask = partial(learnt_parts, PrototypeGuided, brightness_case().model, data, Keep(tmp_path, 1))
+    if learns_from is None:
+        with pytest.raises(BadModel, match=r"5 autoencoders .*\(90 images of bright, dark, middle\) all make the same"):
+            ask()
+    else:
+        ask()
+        assert seeds == list(range(learns_from + 1))
