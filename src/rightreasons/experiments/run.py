@@ -291,7 +291,9 @@ def load_run(out: str | Path) -> Run:
     out = out.parent if out.name == RECORD else out
     missing = [name for name in (RECORD, WEIGHTS) if not (out / name).is_file()]
     if missing:
-        raise BadModel(f"{out} holds no finished run: {missing[0]} is missing")
+        begun = (out / CONFIG).is_file()
+        hint = "; it was begun: the command that began it goes on where it stopped" if begun else ""
+        raise BadModel(f"{out} holds no finished run: {missing[0]} is missing{hint}")
     record = Record.read(out / RECORD)
     if record.kind != "train" or not {"shape", "classes", "test"} <= set(record.results):
         raise CorruptData(f"{out / RECORD} is not the record of a training run")
