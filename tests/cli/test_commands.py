@@ -58,6 +58,13 @@ def test_another_seed_revises_on_the_same_decoys(digits_runs, tmp_path):
     assert (config["seed"], config["data"]["seed"]) == (7, 0)
 
 
+def test_a_revision_that_diverged_says_so_and_what_to_take(digits_runs, tmp_path):
+    ask = ("revise", digits_runs / "plain", "--epochs", 1, "--device", "cpu")
+    said = cli(*ask, "--weight", 1000, "--lr", 10, "--out", tmp_path / "lost")
+    assert "it diverged: take a lower --weight, --weight balance with --fresh, or a lower --lr" in said.out
+    assert "diverged" not in cli(*ask, "--weight", 1, "--out", tmp_path / "found").out
+
+
 @pytest.mark.parametrize("loss", ["rrr", "counterexamples"])
 def test_revising_with_each_loss_for_networks_without_maps(digits_runs, tmp_path, loss):
     said = cli(

@@ -100,6 +100,9 @@ def run_table(run: Run) -> None:
         lines.append(("layer explained", run.model.layer))
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
     written(run.out, "model.safetensors", "record.json", "config.toml")
+    if last.get("cross_entropy", 0.0) > 1.5 * math.log(len(run.record.results["classes"])):
+        lighter = "a lower --weight, --weight balance with --fresh, or " if run.config.terms else ""
+        note(f"far worse than guessing on its own training images, so it diverged: take {lighter}a lower --lr")
     if last.get("annotated_share", 1.0) < FEW:
         size = run.config.training.batch_size
         few = f"the explanation loss counted {last['annotated_share'] * size:.2g} annotated images a step"
