@@ -62,7 +62,7 @@ def test_a_revision_that_diverged_says_so_and_what_to_take(digits_runs, tmp_path
     ask = ("revise", digits_runs / "plain", "--epochs", 1, "--device", "cpu")
     said = cli(*ask, "--weight", 1000, "--lr", 10, "--out", tmp_path / "lost")
     assert "it diverged: take a lower --weight, --weight balance with --fresh, or a lower --lr" in said.out
-    assert "diverged" not in cli(*ask, "--weight", 1, "--out", tmp_path / "found").out
+    assert "it diverged" not in cli(*ask, "--weight", 1, "--out", tmp_path / "found").out
 
 
 @pytest.mark.parametrize("loss", ["rrr", "counterexamples"])
