@@ -152,7 +152,7 @@ def test_a_target_that_is_the_prediction_already_is_told_with_the_image(digits_r
     assert not (tmp_path / "flips").exists()
 
 
-@pytest.mark.parametrize("method", ["wachter", "prototype_guided"])
+@pytest.mark.parametrize("method", ["amortized", "prototype_guided"])
 def test_a_wrong_setting_is_refused_before_networks_are_announced(digits_runs, tmp_path, method):
     said = cli("counterfactual", digits_runs / "plain", "--method", method, "--set", "nope=1", *CPU, "--out", tmp_path)
     assert f"counterfactual '{method}' has no setting 'nope'" in said.mistake

@@ -108,7 +108,14 @@ def test_other_seeds_draw_other_images_and_none_draws_fresh_ones():
 
 
 def test_settings_are_checked():
-    for wrong in ({"samples": 0}, {"first_radius": 0.0}, {"growth": 1.0}, {"cells": ()}, {"cells": (0,)}):
+    for wrong in (
+        {"samples": 0},
+        {"first_radius": 0.0},
+        {"growth": 1.0},
+        {"cells": ()},
+        {"cells": (0,)},
+        {"max_queries": 20},
+    ):
         (name,) = wrong
         with pytest.raises(ValueError, match=f"expected .*{name}"):
             GrowingSpheres(**wrong)

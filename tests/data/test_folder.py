@@ -220,7 +220,7 @@ def test_images_that_a_resizing_squashes_are_told_once(tmp_path, caplog):
         ImageFolder(tmp_path, size=8)
     (told,) = caplog.messages
     assert told.startswith("2 of 4 images are squashed to 8x8, out of proportion; most of all ")
-    assert told.endswith("a.png, 10x30 (height x width), sides 3 to 1")
+    assert told.endswith("a.png, 10x30 (height x width), by a factor of 3")
     wide = Proportions((10, 30))
     wide.add(tmp_path / "class" / "a.png", (30, 10))
     assert wide.words == ""

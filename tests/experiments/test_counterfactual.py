@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rightreasons.core import BadModel
-from rightreasons.counterfactuals import NearestNeighbor, PrototypeGuided, Wachter
+from rightreasons.counterfactuals import LatentSearch, NearestNeighbor, PrototypeGuided, Wachter
 from rightreasons.data.arrays import ArrayDataset, Rescaled, Subset
 from rightreasons.experiments import CounterfactualSettings, Question, Record, Resources, counterfactuals, parts
 from rightreasons.experiments.counterfactual import (
@@ -269,9 +269,10 @@ def test_the_range_of_the_pixels_comes_from_the_data_unless_it_is_set():
     assert math.isclose(method.width, 3.0)
 
 
+@pytest.mark.parametrize("class_", [PrototypeGuided, LatentSearch])
 @pytest.mark.parametrize("learns_from", [0, 2, None])
 def test_an_autoencoder_that_makes_the_same_of_every_image_is_trained_from_the_next_seed(
-    tmp_path, monkeypatch, learns_from
+    tmp_path, monkeypatch, learns_from, class_
 ):
     seeds, data = [], brightness_case().data
     fit = parts.fit_autoencoder
@@ -280,10 +281,11 @@ def test_an_autoencoder_that_makes_the_same_of_every_image_is_trained_from_the_n
         seeds.append(settings.seed)
         fit(network, images, settings, **more)
         if settings.seed != learns_from:
-            network.code[0].weight.data.zero_()
+            for weight in (network.code if class_ is PrototypeGuided else network.moments).parameters():
+                weight.data.zero_()
 
     monkeypatch.setattr(parts, "fit_autoencoder", fitted)
-    ask = partial(learnt_parts, PrototypeGuided, brightness_case().model, data, Keep(tmp_path, 1))
+    ask = partial(learnt_parts, class_, brightness_case().model, data, Keep(tmp_path, 1))
     if learns_from is None:
         with pytest.raises(BadModel, match=r"5 autoencoders .*\(90 images of bright, dark, middle\) all make the same"):
             ask()

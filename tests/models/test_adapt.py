@@ -231,5 +231,9 @@ def test_no_layer_inside_an_attention_block_is_explained(block):
     made = BLOCKS[block](6)
     behind = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), made, nn.Flatten())
     assert adapt(behind).layer == "2"
+    stage = Stage(4, 3)
+    stage.shortcut = nn.Identity()
+    stage.block, stage.downsample = BLOCKS[block](8), nn.Conv2d(2, 8, 1)
+    assert adapt(nn.Sequential(nn.Identity(), stage)).layer == "1.block"
     ahead = nn.Sequential(nn.Conv2d(2, 6, 3), made, nn.Sequential(nn.Conv2d(6, 4, 3)), nn.Flatten())
     assert adapt(ahead).layer == "2.0"

@@ -22,7 +22,7 @@ WHOLE = ("l0", "queries", "gradients")
 TOLD = {
     "shown": "means with 95 % bootstrap intervals over images; distances, IM1, IM2 (x 100) and all below over the "
     "valid ones; oracle: a second network agrees, over all; ms: an image, of all at once, and in brackets the CPU's",
-    "further": "COUT: whether the most changed pixels flip the model, -1 to 1; sharpness: the steepest rise of the "
+    "further": "COUT: whether the most changed pixels flip the model, -1 to 1; sharpness: the steepest change of the "
     "target's probability on the way from the original, of length 1; overshoot: share of the way behind the boundary; "
     "neighbor: distance to the nearest training image of the target's class, over that of real images (1 is real), "
     "of those that are none of these training images themselves",

@@ -57,6 +57,10 @@ class GrowingSpheres(AnytimeCounterfactual):
         super().__post_init__()
         check_counts(samples=self.samples, bisections=self.bisections)
         check_positive(first_radius=self.first_radius)
+        if self.max_queries is not None and self.max_queries <= self.samples:
+            raise ValueError(
+                f"expected max_queries above samples, {self.samples}, which are shown at once, got {self.max_queries}"
+            )
         if not (math.isfinite(self.growth) and self.growth > 1):
             raise ValueError(f"expected growth above 1, got {self.growth}")
         object.__setattr__(self, "cells", tuple(self.cells))

@@ -59,11 +59,13 @@ class NearestNeighbor(AnytimeCounterfactual):
         references = reference_images(self.references, search.inputs)
         order = self._order(search, references)
         found = torch.zeros_like(search.valid)
-        for first in range(0, order.shape[1], AT_ONCE):
-            image = search.affordable(search.all[~found], AT_ONCE)
+        # A budget that has no room for a whole block is asked for in smaller ones: one query is the original's.
+        block = AT_ONCE if self.max_queries is None else min(AT_ONCE, max(1, self.max_queries - 1))
+        for first in range(0, order.shape[1], block):
+            image = search.affordable(search.all[~found], block)
             if not len(image):
                 break
-            shown = order[image, first : first + AT_ONCE]
+            shown = order[image, first : first + block]
             row, column = (shown >= 0).nonzero(as_tuple=True)
             for part in search.chunks(len(row)):
                 of, candidates = image[row[part]], references[shown[row[part], column[part]]]

@@ -260,8 +260,7 @@ class Proportions:
         self.images += 1
         self.squashed += stretch > SQUASHED
         if stretch > self.most:
-            longer = max(size) / min(size)
-            self.most, self.example = stretch, f"{path}, {_measure(size)}, sides {longer:.3g} to 1"
+            self.most, self.example = stretch, f"{path}, {_measure(size)}, by a factor of {stretch:.3g}"
 
     @property
     def words(self) -> str:

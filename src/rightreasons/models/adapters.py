@@ -72,11 +72,11 @@ def default_layer(network: nn.Module) -> str | None:
         return named
     modules: dict[str, nn.Module] = dict(network.named_modules())
     blocks = [name for name, module in modules.items() if isinstance(module, AttentionBlock)]
-    tokens = [n for n, m in modules.items() if "Attention" in type(m).__name__ and n not in blocks]
+    outside = {n: m for n, m in modules.items() if not n.startswith(tuple(f"{block}." for block in blocks))}
+    tokens = [n for n, m in outside.items() if "Attention" in type(m).__name__ and n not in blocks]
     attention = [name for name in tokens if _norm_beside(modules, name)]
     if attention:
         return _norm_beside(modules, attention[-1])
-    outside = {n: m for n, m in modules.items() if not n.startswith(tuple(f"{block}." for block in blocks))}
     maps = {n: m for n, m in outside.items() if isinstance(m, nn.Conv2d | AttentionBlock)}
     return _main_path(maps) if maps else None
 
@@ -93,7 +93,11 @@ def _main_path(maps: dict[str, nn.Conv2d | AttentionBlock]) -> str:
         for other, module in convolutions.items()
         if other.split(".")[0] == block and max(module.kernel_size) > 1 and module.out_channels == last.out_channels
     ]
-    return larger[-1] if larger and max(last.kernel_size) == 1 else name
+    if not larger or max(last.kernel_size) > 1:
+        return name
+    names = list(maps)
+    behind = [other for other in names[names.index(larger[-1]) :] if isinstance(maps[other], AttentionBlock)]
+    return behind[-1] if behind else larger[-1]
 
 
 def _norm_beside(modules: dict[str, nn.Module], name: str) -> str | None:

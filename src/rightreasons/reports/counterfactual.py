@@ -61,7 +61,7 @@ _SUMMARY = {
     "l0": ("Changed pixels", "by more than 5 of 255 levels"),
     "sparsity": ("Unchanged share", "of the pixels, by the same measure"),
     "tv": ("Total variation", "of the change"),
-    "sharpness": ("Boundary sharpness", "steepest rise of the class's probability along the way, which has length 1"),
+    "sharpness": ("Boundary sharpness", "steepest change of the class's probability along the way, which has length 1"),
     "overshoot": ("Overshoot", "how far behind the boundary it lies, as a share of the way"),
     "queries": ("Queries", "images that ran forward, for each"),
 }

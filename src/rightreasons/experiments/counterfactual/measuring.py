@@ -194,17 +194,17 @@ def figures(bench: Bench, name: str, kind: str) -> dict[str, Estimate | float]:
 def _scores(bench: Bench, found: Counterfactuals, target: Tensor) -> dict[str, Tensor]:
     """One number an image; NaN where it does not count."""
     inputs, (judges, whole) = bench.asked.inputs, bench.judges
-    original = bench.original
+    original, valid = bench.original, validity(bench.model, found.images, target)
     gaps = distances(_unit(bench, inputs), _unit(bench, found.images))
-    looks = _looks(bench, found.images, target) | _shape(bench, found.images) | _way(bench, found, target)
+    looks = _looks(bench, found.images, target) | _shape(bench, found.images) | _way(bench, found.images, target, valid)
     anchors = im1_anchors(
         _unit(bench, inputs), target, original, judges, real=_unit(bench, bench.real.inputs), labels=bench.real.target
     )
     counted = {name: getattr(gaps, name) for name in ("l2", "l1", "linf", "l0", "tv")} | looks
     return {
-        "validity": found.valid,
+        "validity": valid,
         "oracle": validity(bench.oracle, found.images, target),
-        **{name: values.double().masked_fill(~found.valid, math.nan) for name, values in counted.items()},
+        **{name: values.double().masked_fill(~valid, math.nan) for name, values in counted.items()},
         "queries": found.queries,
         "gradients": found.gradients,
         "im1_real": anchors.real,
@@ -233,12 +233,12 @@ def _shape(bench: Bench, images: Tensor) -> dict[str, Tensor]:
     return {f"{name}_change": v for name, v in vars(morphology_change(bench.shapes, digit_morphology(images))).items()}
 
 
-def _way(bench: Bench, found: Counterfactuals, target: Tensor) -> dict[str, Tensor]:
+def _way(bench: Bench, images: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
     """What lies on the way from the original to the valid ones."""
-    row = found.valid.nonzero()[:, 0]
+    row = valid.nonzero()[:, 0]
     told = {name: torch.full(target.shape, math.nan, device=target.device) for name in WAY}
     if len(row):
-        way = bench.asked.inputs[row], found.images[row], target[row], bench.original[row]
+        way = bench.asked.inputs[row], images[row], target[row], bench.original[row]
         line = boundary(bench.model, *way)
         for name, values in zip(WAY, (cout(bench.model, *way), line.sharpness, line.overshoot), strict=True):
             told[name][row] = values

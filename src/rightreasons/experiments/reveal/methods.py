@@ -239,16 +239,19 @@ class _Builder:
 
 def _refuse_unfit(methods: Mapping[str, Attribution], build: _Builder) -> None:
     """Before any map is made: a method that fails later would take the others' maps with it."""
-    unfit: dict[str, str] = {}
+    unfit: dict[str, Exception] = {}
     for name, method in methods.items():
         try:
             build.try_on_one(method)
+        except torch.OutOfMemoryError:
+            raise
         except _UNFIT as error:
-            unfit[name] = _reason(error)
+            unfit[name] = error
     if unfit:
-        told = "; ".join(f"{name}: {reason}" for name, reason in unfit.items())
+        told = "; ".join(f"{name}: {_reason(error)}" for name, error in unfit.items())
         rest = [name for name in methods if name not in unfit]
-        raise BadModel(f"cannot explain this network by {told}" + (f" (it can by {', '.join(rest)})" if rest else ""))
+        it_can = f" (it can by {', '.join(rest)})" if rest else ""
+        raise BadModel(f"cannot explain this network by {told}{it_can}") from next(iter(unfit.values()))
 
 
 def _reason(error: Exception) -> str:
@@ -262,6 +265,8 @@ def _add_all(methods: dict[str, Attribution], unfit: dict[str, str], build: _Bui
         try:
             method = build(name, {})
             build.try_on_one(method)
+        except torch.OutOfMemoryError:
+            raise
         except _UNFIT as error:
             unfit[name] = _reason(error)
         else:
