@@ -124,7 +124,7 @@ def test_a_squashed_picture_is_noted_once(run, project, command):
     assert said.code == 0, said
     count = "1 of 1 image is" if command == "reveal" else "1 of 2 images are"
     told = (
-        f"{count} squashed to 12x12, out of proportion; most of all mine/wide.png, 10x30 (height x width), sides 3 to"
+        f"{count} squashed to 12x12, out of proportion; most of all mine/wide.png, 10x30 (height x width), by a factor of 3"
     )
     assert said.out.count("out of proportion") == 1
     assert told in said.out, said.out

@@ -134,9 +134,9 @@ def test_the_explainer_that_was_trained_through_comes_first_and_is_named(own):
     [
         ("nothing", Question(), "no run or weights at"),
         ("photos", Question(), r"no finished run: record\.json is missing"),
-        ("before.pt", Question(), "name them with --data"),
+        ("before.pt", Question(model=ModelConfig("mlp")), "name them with --data"),
         ("before.pt", Question(DataConfig("digits")), "--model and --weights"),
-        (None, Question(), "name them with --data"),
+        (None, Question(), "the folder of a run, or a network and its weights: --model and --weights"),
         (None, Question(DataConfig("digits"), ModelConfig("mlp")), "--model and --weights"),
         ("before.pt", Question(DataConfig("digits"), ModelConfig("mlp", weights="x.pt")), "expected one file"),
         ("before.pt", Question(DataConfig("digits"), ModelConfig("mlp")), "not those of this MLP; missing: 1.weight"),
