@@ -1,6 +1,8 @@
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from typing import get_type_hints
 
 import pytest
 
@@ -129,6 +131,16 @@ def test_the_help_of_a_recipe_names_all_of_them():
     from rightreasons.training import RECIPES
 
     assert all(f"{name} (" in get_args(Recipe)[1].help for name in RECIPES)
+
+
+def test_the_help_of_counterfactual_names_all_methods():
+    from typing import get_args
+
+    from rightreasons.cli.counterfactual import counterfactual
+    from rightreasons.counterfactuals import COUNTERFACTUALS
+
+    told = get_args(get_type_hints(counterfactual, include_extras=True)["method"])[1].help
+    assert sorted(re.findall(r"[a-z_]{3,}", told)) == sorted(COUNTERFACTUALS)
 
 
 def test_the_help_of_models_and_data_names_the_catalogue():

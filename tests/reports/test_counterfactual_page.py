@@ -116,8 +116,8 @@ def test_the_verdict_counts_and_gives_intervals(answers):
     mean = float(answers.distances.l2.mean())
     assert re.search(r"L2 ([\d.]+)", told)[1] == f"{mean:.3f}" if mean < 1 else f"{mean:.2f}"
     pixels = answers.distances.l0
-    assert f"over the 5 images from {pixels.min():.1f} to {pixels.max():.1f}." in told
-    assert re.search(r"changed pixels [\d,.]+ \(", told) is None
+    assert f"over the 5 images from {pixels.min():.0f} to {pixels.max():.0f}." in told
+    assert re.search(r"visibly changed pixels [\d,.]+ \(", told) is None
     nothing = replace(answers, found=replace(answers.found, valid=torch.zeros(5, dtype=torch.bool)))
     assert verdict(nothing).startswith("0 of 5 counterfactuals are valid")
     assert verdict(nothing).endswith("Those that came nearest are shown.")

@@ -45,7 +45,10 @@ def counterfactual(
         typer.Option(help="runner-up, true, any, or a class; unless given, true if --misclassified, else runner-up."),
     ] = "",
     method: Annotated[
-        str, typer.Option(help="A method, such as wachter, growing_spheres, cem or nearest_neighbor.")
+        str,
+        typer.Option(
+            help="wachter, growing_spheres, cem, nearest_neighbor, prototype_guided, latent_search or amortized."
+        ),
     ] = "wachter",
     set: Annotated[
         list[str] | None, typer.Option(help="A setting of the method, as norm=l1 or cells=[2,4]; several times.")
@@ -169,4 +172,4 @@ def _tell(page: CounterfactualPage) -> None:
     show.say(page.verdict)
     missed = int((~page.answers.found.valid).sum())
     if missed:
-        show.warn(f"{missed} not valid: the best found is kept and shown as such")
+        show.warn(f"{missed} not valid: the best found is kept and shown as such; another --method may reach them")

@@ -73,6 +73,7 @@ def revise(
     from rightreasons.cli.settings import changed, randomizing, with_term
     from rightreasons.experiments import Resources, load_run
     from rightreasons.experiments import train as train_run
+    from rightreasons.experiments.run import is_finished
 
     base = load_run(run)
     training = changed(
@@ -99,4 +100,5 @@ def revise(
             "a weight that follows the task's pull ends near 0 where training goes on from a finished run, of which "
             "the task has little left to pull at: take --fresh, or a number"
         )
-    show.run_table(train_run(config, out, Resources(device, data_folder, show.progress(quiet))))
+    held = is_finished(out)
+    show.run_table(train_run(config, out, Resources(device, data_folder, show.progress(quiet))), held=held)

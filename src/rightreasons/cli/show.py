@@ -84,8 +84,8 @@ def _interval(estimate: Estimate) -> str:
     return f"{value} [dim]\\[{low}, {high}][/]"
 
 
-def run_table(run: Run) -> None:
-    """The scores of a run."""
+def run_table(run: Run, *, held: bool = False) -> None:
+    """The scores of a run; ``held``: it was over before, and nothing ran."""
     scores = run.record.results["test"]
     unlisted = ("images", "loss", "worst_class_name")
     # Records of older runs do not name the class.
@@ -100,6 +100,8 @@ def run_table(run: Run) -> None:
         lines.append(("layer explained", run.model.layer))
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
     written(run.out, "model.safetensors", "record.json", "config.toml")
+    if held:
+        note("this run was finished before, and nothing ran; where pictures have changed since, name another --out")
     if last.get("cross_entropy", 0.0) > 1.5 * math.log(len(run.record.results["classes"])):
         lighter = "a lower --weight, --weight balance with --fresh, or " if run.config.terms else ""
         note(f"far worse than guessing on its own training images, so it diverged: take {lighter}a lower --lr")

@@ -90,6 +90,7 @@ def train(
     from rightreasons.cli.settings import changed, randomizing, run_config, with_recipe, with_term
     from rightreasons.experiments import Resources
     from rightreasons.experiments import train as run
+    from rightreasons.experiments.run import is_finished
 
     base = run_config(config)
     training = changed(
@@ -116,4 +117,5 @@ def train(
         weight,
         attribution,
     )
-    show.run_table(run(settings, out, Resources(device, data_folder, show.progress(quiet))))
+    held = is_finished(out)
+    show.run_table(run(settings, out, Resources(device, data_folder, show.progress(quiet))), held=held)

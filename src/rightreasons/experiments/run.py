@@ -105,7 +105,7 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
     check_names(config)
     accelerator = accelerator_for(resources.device)
     refuse_other_run(out, config)
-    if (out / RECORD).exists() and (out / WEIGHTS).exists():
+    if is_finished(out):
         run = load_run(out)
         run.model.to(accelerator.device)
         return run
@@ -132,6 +132,11 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         record.write(out / RECORD)
     accelerator.wait_for_everyone()
     return Run(model, record, config, out, splits)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the folder holds a run that is over."""
+    return (out / RECORD).exists() and (out / WEIGHTS).exists()
 
 
 def trained(

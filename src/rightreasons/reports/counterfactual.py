@@ -58,7 +58,7 @@ _SUMMARY = {
     "l2": ("L2", "Euclidean length of the change, in units of the pixels' range"),
     "l1": ("L1", "sum of absolute changes"),
     "linf": ("L\N{INFINITY}", "largest change of a value"),
-    "l0": ("Changed pixels", "by more than 5 of 255 levels"),
+    "l0": ("Visibly changed pixels", "by more than 5 of 255 levels"),
     "sparsity": ("Unchanged share", "of the pixels, by the same measure"),
     "tv": ("Total variation", "of the change"),
     "sharpness": ("Boundary sharpness", "steepest change of the class's probability along the way, which has length 1"),
@@ -221,12 +221,13 @@ def verdict(answers: Answers) -> str:
     if not valid:
         return f"{told}. Those that came nearest are shown."
     parts = []
-    for key, name in (("l2", "L2"), ("l0", "changed pixels")):
+    for key, name in (("l2", "L2"), ("l0", "visibly changed pixels")):
         parts.append(f"{name} {_number(summary[key].value, '')}")
         # The lowest and the highest of the images themselves: in brackets they would be taken for an interval.
         if valid > 1:
             values = getattr(answers.distances, key)[answers.found.valid]
-            ends = (_number(float(end), "") for end in (values.min(), values.max()))
+            low, high = float(values.min()), float(values.max())
+            ends = [f"{end:,.0f}" if key == "l0" else _number(end, "") for end in (low, high)]
             parts[-1] += f", over the {valid:,} images from {' to '.join(ends)}"
     return f"{told}. Of {'these' if valid > 1 else 'it'}{' on average' * (valid > 1)}: {'; '.join(parts)}."
 
