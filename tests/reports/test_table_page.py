@@ -83,6 +83,18 @@ def test_an_arm_stands_with_its_figures_and_what_was_published(html):
     assert "92 somewhere from memory, do not cite" in words(body_of(html, "late"))
 
 
+def test_what_the_source_of_the_accuracy_tells_besides_stands_below_our_own_figures(page):
+    (row,) = (row for row in page.rows if row.name == HOSTILE)
+    accuracy, apart = page.published(row)
+    assert (accuracy.value, apart.value) == (95.5, 91.25)
+    assert page.beside(row, "worst_class") == ()
+    same = replace(row, published=(accuracy, replace(apart, source=accuracy.source)))
+    assert page.published(same) == (accuracy,)
+    assert [value.value for value in page.beside(same, "worst_class")] == [91.25]
+    told = render_table(replace(page, rows=tuple(same if one is row else one for one in page.rows)))
+    assert "published 91.25" in words(body_of(told, ESCAPED))
+
+
 def test_the_worst_class_is_named_under_the_table(html):
     assert f"; it is 1 (4 of 5 seeds) with plain, clean bound, {ESCAPED} and 3 more." in words(html)
 

@@ -137,8 +137,17 @@ class TablePage:
         return tuple(c for c in self.plan.columns if c != "accuracy" and any(c in row.columns for row in self.rows))
 
     def published(self, row: TableRow) -> tuple[PublishedValue, ...]:
-        """Accuracy first, then those of the other columns."""
-        return tuple(sorted(row.published, key=lambda value: value.column != "accuracy"))
+        """Those in the column of what was published: accuracy first, then what does not stand beside our own figure."""
+        apart = [value for value in row.published if not self._is_beside(row, value)]
+        return tuple(sorted(apart, key=lambda value: value.column != "accuracy"))
+
+    def beside(self, row: TableRow, name: str) -> tuple[PublishedValue, ...]:
+        """Those that stand below our own figure of that column, as the source of the accuracy tells theirs, too."""
+        return tuple(value for value in row.published if value.column == name and self._is_beside(row, value))
+
+    def _is_beside(self, row: TableRow, value: PublishedValue) -> bool:
+        told = {(one.source, one.mark) for one in row.published if one.column == "accuracy"}
+        return value.column in self.columns and (value.source, value.mark) in told
 
     @cached_property
     def forest(self) -> tuple[Chart, ...]:
