@@ -64,7 +64,7 @@ def test_a_trunk_without_a_layer_gives_its_last_map():
     assert "last map at 16" in data.name
     with pytest.raises(ValueError, match=r"no frozen trunk named 'tiny'\. There are: vgg16"):
         TrunkSettings("tiny")
-    with pytest.raises(ValueError, match="expected own, imagenet or signed, got 'none'"):
+    with pytest.raises(ValueError, match="expected own, imagenet, signed, unscaled, scaled_twice, got 'none'"):
         TrunkSettings("last", normalization="none")
     with pytest.raises(ValueError, match="own normalization with a layer"):
         TrunkSettings("tiny", "1", normalization="imagenet")
@@ -172,7 +172,7 @@ def test_the_backbones_are_all_there_and_only_the_packaged_one_is_trained_before
     assert sorted(told["name"] for told in named) == sorted(BACKBONES)
     assert not any("pretrained" in told for told in named)
     frozen = [c.data.features["trunk"] for c in plan.arms.values() if c.data.features]
-    assert frozen == ["efficientnet_lite0"] * 2
+    assert frozen == ["efficientnet_lite0"] * 4
 
 
 def test_what_is_fine_tuned_begins_where_its_features_end():

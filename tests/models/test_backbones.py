@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
@@ -25,7 +26,7 @@ from rightreasons.models import (
     count_weights,
     efficientnet_lite0,
 )
-from rightreasons.models.backbones import Backbone
+from rightreasons.models.backbones import Backbone, Preparation
 
 OF_TIMM = [name for name in BACKBONES if name != "efficientnet_lite0"]
 TRANSFORMERS = ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
@@ -203,10 +204,23 @@ def test_a_backbone_by_configuration(lite):
     assert net.backbone.network._conv_stem.weight.grad.abs().sum() > 0
 
 
+def test_a_new_efficientnet_lite0_follows_the_data_at_torchs_pace(lite):
+    new = backbone("efficientnet_lite0")
+    paces = {module.momentum for module in new.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert paces == {0.1}
+
+
+@pytest.mark.parametrize(("slip", "black", "white"), [("unscaled", 0.0, 255.0), ("scaled_twice", -1.0, -253 / 255)])
+def test_slips_of_scale_are_what_they_say(slip, black, white):
+    found = Preparation(replace(NORMALIZATIONS[slip], size=2))(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1))
+    assert found[0].unique().tolist() == pytest.approx([black])
+    assert found[1].unique().tolist() == pytest.approx([white])
+
+
 def test_what_cannot_be_made_is_said(lite, timm):
     with pytest.raises(UnknownName, match=r"unknown backbone 'resnet51'\. There are: vgg16"):
         backbone("resnet51")
-    with pytest.raises(ValueError, match="expected own, imagenet or signed"):
+    with pytest.raises(ValueError, match="expected own, imagenet, signed, unscaled"):
         backbone("efficientnet_lite0", normalization="caffe")
     with pytest.raises(ValueError, match="no backbone can be made"):
         BackboneClassifier((3, 8, 8), 2, backbone={"name": "efficientnet_lite0", "depth": 2})

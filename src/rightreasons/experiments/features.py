@@ -46,7 +46,7 @@ class TrunkSettings:
         if self.side < 0:
             raise ValueError(f"expected a side of at least 0 pixels, got {self.side}")
         if self.normalization not in ("own", *NORMALIZATIONS):
-            raise ValueError(f"expected own, {' or '.join(NORMALIZATIONS)}, got {self.normalization!r}")
+            raise ValueError(f"expected own, {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
         if self.layer and self.normalization != "own":
             raise ValueError(f"expected the network's own normalization with a layer, got {self.normalization!r}")
 

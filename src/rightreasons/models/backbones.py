@@ -75,9 +75,16 @@ NORMALIZATIONS: Mapping[str, Normalization] = MappingProxyType(
     {
         "imagenet": Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         "signed": Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        "unscaled": Normalization((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+        "scaled_twice": Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     }
 )
-"""The two customs: the mean and deviation of ImageNet's pixels, about -2.1 to 2.6, or the range from -1 to 1."""
+"""Two customs and two slips.
+
+The customs: the mean and deviation of ImageNet's pixels, about -2.1 to 2.6, or the range from -1 to 1. The slips: bytes
+from 0 to 255 as they are, and pixels that were divided by 255 before a step that divides them by 127.5 and takes 1 off,
+so that black and white become -1 and -0.992.
+"""
 
 
 class Preparation(nn.Module):
@@ -156,8 +163,8 @@ def backbone(name: str, *, pretrained: bool = False, normalization: str = "own",
     """A backbone by name: one of ``BACKBONES``, or any network of timm, vision transformers too.
 
     It takes images in [0, 1] and prepares them itself, each backbone in its own way. The paper's InceptionV3 came to
-    21 % since it was given ImageNet's mean and deviation where it wants -1 to 1: ``normalization="imagenet"`` repeats
-    this, and ``Backbone.normalization`` shows what a network is given.
+    21 %, which the paper puts down to pixels in another range than the network's own: the other normalizations repeat
+    such slips (``table backbones`` shows what they cost), and ``Backbone.normalization`` what a network is given.
 
     Args:
         name: Its name.
@@ -171,7 +178,7 @@ def backbone(name: str, *, pretrained: bool = False, normalization: str = "own",
         DataUnavailable: Its weights cannot be fetched.
     """
     if normalization != "own" and normalization not in NORMALIZATIONS:
-        raise ValueError(f"expected own, {' or '.join(NORMALIZATIONS)} as normalization, got {normalization!r}")
+        raise ValueError(f"expected own, {', '.join(NORMALIZATIONS)} as normalization, got {normalization!r}")
     make = _lite if name == "efficientnet_lite0" else _of_timm
     network, channels, own = make(name, pretrained, size)
     given = own if normalization == "own" else NORMALIZATIONS[normalization]
@@ -179,11 +186,18 @@ def backbone(name: str, *, pretrained: bool = False, normalization: str = "own",
 
 
 def _lite(name: str, pretrained: bool, size: int | None) -> tuple[nn.Module, int, Normalization]:
-    """EfficientNet-Lite0."""
+    """EfficientNet-Lite0; where it begins anew its BatchNorms follow the data at torch's pace.
+
+    The package's pace, 0.01 a step, is for hundreds of thousands of steps: after a few hundred a network in evaluation
+    mode still has the statistics it began with, and guesses.
+    """
     if pretrained:
         network: Any = efficientnet_lite0().network
     else:
         network = package("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1
     channels = network._fc.in_features
     network._fc = nn.Identity()
     return network, channels, NORMALIZATIONS["signed"]
