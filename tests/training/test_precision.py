@@ -39,8 +39,12 @@ def test_a_run_may_name_its_precision(tiny, toy):
         lambda module, args, output: seen.append((model.training, output.dtype, output.stride(1)))
     )
     terms = {"rrr": Term(RRR(), 0.1)}
-    fit(model, toy(), Objective(terms), replace(QUICK, precision="bf16"), validate={"test": toy()}, progress=False)
-    assert {each[:2] for each in seen} == {(True, torch.bfloat16), (False, torch.float32)}
+    checks = {"test": toy(), "own": lambda model: model(toy().batch(torch.arange(2)).inputs).sum().item()}
+    fit(model, toy(), Objective(terms), replace(QUICK, precision="bf16"), validate=checks, progress=False)
+    assert {each[:2] for each in seen} == {(True, torch.bfloat16), (False, torch.bfloat16), (False, torch.float32)}
+    seen.clear()
+    evaluate(model, toy())
+    assert {each[:2] for each in seen} == {(False, torch.float32)}
     assert {stride for training, _, stride in seen if training} == {1}
     assert all(p.dtype == torch.float32 for p in model.parameters())
 

@@ -339,9 +339,21 @@ class _Loop:
                 self.model.eval()
                 for name, check in validate.items():
                     followed = self.settings.watches and name == "validation"
-                    found[0] |= _validated(self.model, name, check, loss=followed)
+                    found[0] |= self.checked(name, check, loss=followed)
         broadcast_object_list(found)
         return found[0]
+
+    def checked(self, name: str, check: ImageDataset | Check, *, loss: bool) -> dict[str, float]:
+        """One validation: of a data set in the precision of the steps, of a function as it comes."""
+        if isinstance(check, ImageDataset):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.step.halved):
+                found = evaluate(self.model, check)
+            entropy = {f"{name}_loss": F.cross_entropy(found.logits.double(), found.target).item()} if loss else {}
+            return {f"{name}_accuracy": found.accuracy} | entropy
+        value = check(self.model)
+        if isinstance(value, Mapping):
+            return {f"{name}_{key}": float(number) for key, number in value.items()}
+        return {name: float(value)}
 
     def save(self, path: Path | None) -> None:
         """Write the checkpoint, unless a weight is not finite."""
@@ -354,19 +366,6 @@ class _Loop:
             return
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
         save_checkpoint(path, self.step, self.raw_optimizer, self.at, description=self.description, scaler=scaler)
-
-
-def _validated(
-    model: AdaptedClassifier, name: str, check: ImageDataset | Check, *, loss: bool = False
-) -> dict[str, float]:
-    if isinstance(check, ImageDataset):
-        found = evaluate(model, check)
-        entropy = {f"{name}_loss": F.cross_entropy(found.logits.double(), found.target).item()} if loss else {}
-        return {f"{name}_accuracy": found.accuracy} | entropy
-    value = check(model)
-    if isinstance(value, Mapping):
-        return {f"{name}_{key}": float(number) for key, number in value.items()}
-    return {name: float(value)}
 
 
 def _refuse_unwatchable(settings: FitSettings, validate: Mapping[str, ImageDataset | Check]) -> None:

@@ -53,9 +53,10 @@ class FitSettings:
             little. The task's loss does not count the images drawn; they share its forward pass, so a normalization
             over the batch (BatchNorm) sees them too. 0 draws none.
         precision: Of the passes of a step: ``bf16`` runs them under autocast in bfloat16, with channels last in memory
-            where the network's own pass can, which is faster on processors and GPUs that have it; weights and what is
-            validated stay in float32. Gradients of most losses keep their direction (cosine 0.99 to float32's), those
-            of ``HAICS`` and ``RBR`` less (0.6 to 0.9). Empty leaves it to the Accelerate configuration.
+            where the network's own pass can, which is faster on processors and GPUs that have it; so are data sets
+            validated after each epoch. Weights stay in float32. Gradients of most losses keep their direction (cosine
+            0.99 to float32's), those of ``HAICS`` and ``RBR`` less (0.6 to 0.9). Empty leaves it to the Accelerate
+            configuration.
 
     Raises:
         ValueError: A number out of range or an unknown name.
