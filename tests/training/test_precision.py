@@ -42,10 +42,10 @@ def test_a_run_may_name_its_precision(tiny, toy):
     checks = {"test": toy(), "own": lambda model: model(toy().batch(torch.arange(2)).inputs).sum().item()}
     fit(model, toy(), Objective(terms), replace(QUICK, precision="bf16"), validate=checks, progress=False)
     assert {each[:2] for each in seen} == {(True, torch.bfloat16), (False, torch.bfloat16), (False, torch.float32)}
+    assert {stride for training, _, stride in seen if training} == {1}
     seen.clear()
     evaluate(model, toy())
     assert {each[:2] for each in seen} == {(False, torch.float32)}
-    assert {stride for training, _, stride in seen if training} == {1}
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
