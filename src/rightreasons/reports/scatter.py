@@ -12,7 +12,8 @@ from markupsafe import Markup
 from rightreasons.reports.charts import Range, _dot, _line, _markup, _svg, _text, nice_ticks
 
 SIZE = (460, 330)
-LETTER = 7.0
+LETTER, CAPITAL = 7.0, 9.5
+"""Widths of letters, in the units of the picture."""
 
 
 class Spot(NamedTuple):
@@ -70,14 +71,19 @@ def _spots(svg: ET.Element, placed: Sequence[tuple[Spot, Range]], frame: tuple[f
     for spot, (x, y) in placed:
         style = "after" if spot.front else "beaten"
         _dot(svg, style, (x, y), 4.5)
-        size = LETTER * len(spot.name)
-        near = [(x + 10, y + 4), (x - 10 - size, y + 4), (x - size / 2, y - 10), (x - size / 2, y + 19)]
-        near += [(x + 8, y - 9), (x + 8, y + 18), (x - 8 - size, y - 9), (x - 8 - size, y + 18)]
-        boxes = [(left, left + size, base - 11, base + 3) for left, base in near]
+        size = sum(CAPITAL if letter.isupper() else LETTER for letter in spot.name)
+        near = [(x + 10, y + 4, "start"), (x - 10, y + 4, "end")]
+        near += [(x, y - 10, "middle"), (x, y + 19, "middle"), (x + 8, y - 9, "start"), (x + 8, y + 18, "start")]
+        near += [(x - 8, y - 9, "end"), (x - 8, y + 18, "end")]
+        lefts = [at - size * _BEFORE[anchor] for at, _, anchor in near]
+        boxes = [(left, left + size, base - 11, base + 3) for left, (_, base, _) in zip(lefts, near, strict=True)]
         best = min(range(len(near)), key=lambda k: (_covered(boxes[k], taken, frame), k))
         taken.append(boxes[best])
-        _text(svg, near[best], spot.name, anchor="start", style=f"name {style}")
+        _text(svg, near[best][:2], spot.name, anchor=near[best][2], style=f"name {style}")
 
+
+_BEFORE = {"start": 0.0, "middle": 0.5, "end": 1.0}
+"""Which share of a text stands before its anchor."""
 
 _Box = tuple[float, float, float, float]
 
