@@ -46,7 +46,7 @@ Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of th
 Model = Annotated[
     str | None,
     typer.Option(
-        help="mlp, lenet, baseline_cnn, small_resnet, small_vgg, backbone, pooled_cnn, attention_head, "
+        help="mlp, lenet, baseline_cnn, small_resnet, strided_cnn, backbone, pooled_cnn, attention_head, "
         "efficientnet_lite0_tail, package.module:function or file.py:function."
     ),
 ]

@@ -40,7 +40,7 @@ from rightreasons.models.features import (
 from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.locate import MODELS, build
 from rightreasons.models.pretrained import SentenceClassifier, efficientnet_lite0, minilm
-from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, SmallVGG
+from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, StridedCNN
 
 __all__ = [
     "BACKBONES",
@@ -72,7 +72,7 @@ __all__ = [
     "Recorded",
     "SentenceClassifier",
     "SmallResNet",
-    "SmallVGG",
+    "StridedCNN",
     "SqueezeExcite",
     "adapt",
     "attach",

@@ -18,7 +18,7 @@ from rightreasons.core import BadModel, Catalogue
 from rightreasons.models.backbones import BackboneClassifier
 from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.pooled import PooledCNN
-from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, SmallVGG
+from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, StridedCNN
 
 MODELS: Catalogue[nn.Module] = Catalogue(
     "model",
@@ -26,7 +26,7 @@ MODELS: Catalogue[nn.Module] = Catalogue(
     lenet=LeNet,
     baseline_cnn=BaselineCNN,
     small_resnet=SmallResNet,
-    small_vgg=SmallVGG,
+    strided_cnn=StridedCNN,
     backbone=BackboneClassifier,
     pooled_cnn=PooledCNN,
     attention_head=AttentionHead,
