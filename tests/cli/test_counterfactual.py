@@ -16,7 +16,7 @@ FILES = ("original.png", "counterfactual.png", "difference.png", "slice.png", "w
 @pytest.fixture(scope="module")
 def found(digits_runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("flips")
-    said = cli("counterfactual", digits_runs / "plain", "--misclassified", "--count", 3, *CPU, "--out", out)
+    said = cli("counterfactual", digits_runs / "plain", "--misclassified", "--images", 3, *CPU, "--out", out)
     assert said.code == 0, said
     return out, said
 
@@ -77,7 +77,7 @@ def test_pictures_of_ones_own_and_weights_without_training_images(project):
     assert all(told["truth"] is None and told["position"] is None for told in images)
     # The same weights without their run: nobody knows what they were trained on.
     named = ("--model", "net.py:build", "--weights", "run/model.safetensors", "--data", "photos")
-    said = cli("counterfactual", *named, "--count", 2, *CPU, "--out", "bare")
+    said = cli("counterfactual", *named, "--images", 2, *CPU, "--out", "bare")
     assert said.code == 0, said
     assert "no training image of" in (project / "bare" / "index.html").read_text()
     assert "needs training images" in cli("counterfactual", *named, "--method", "nearest_neighbor", *CPU).mistake
@@ -96,7 +96,7 @@ def test_an_unreachable_target_is_kept_and_shown_as_such(project):
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
     torch.save({f"inside.{name}": value for name, value in net.state_dict().items()}, "never.pt")
     named = ("--model", "never.py:build", "--weights", "never.pt", "--data", "photos")
-    said = cli("counterfactual", *named, "--target", "right", "--count", 2, "--set", "steps=5", *CPU, "--out", "flips")
+    said = cli("counterfactual", *named, "--target", "right", "--images", 2, "--set", "steps=5", *CPU, "--out", "flips")
     assert said.code == 0, said
     assert "2 not valid" in said.err
     told = json.loads((project / "flips" / "counterfactual.json").read_text())["results"]["images"]
@@ -130,7 +130,7 @@ def test_an_unreachable_target_is_kept_and_shown_as_such(project):
         (("--index", 3, "--misclassified"), "expected one way to name images, got index and misclassified"),
         (("--image", "missing.png"), "no picture missing.png"),
         (("--image", "missing.png", "--target", "true"), "nobody knows the true class"),
-        (("--count", 0), "expected at least one image (--count), got 0"),
+        (("--images", 0), "expected at least one image (--images), got 0"),
         (("--set", "steps=-5"), "counterfactual 'wachter': expected"),
         (("--queries", 0), "max_queries"),
         (("--budget-seconds", -1), "max_seconds"),

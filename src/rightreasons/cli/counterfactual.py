@@ -23,7 +23,7 @@ rightreasons counterfactual runs/plain --index 3 --index 17 --target any --metho
 
 rightreasons counterfactual runs/plain --image photo.png --image more/ --target cat --set norm=l1 --set tv=0.1
 
-rightreasons counterfactual --model lenet --weights mine.pt --data mnist --method nearest_neighbor --count 20
+rightreasons counterfactual --model lenet --weights mine.pt --data mnist --method nearest_neighbor --images 20
 """
 
 SHOWN = 20
@@ -39,7 +39,7 @@ def counterfactual(
     misclassified: Annotated[
         bool, typer.Option("--misclassified", help="Images that the model gets wrong; the target is their true class.")
     ] = False,
-    count: Annotated[int, typer.Option(help="How many images are drawn, where none are named.")] = 8,
+    images: Annotated[int, typer.Option(help="How many images are drawn at random, where none are named.")] = 8,
     target: Annotated[
         str,
         typer.Option(help="runner-up, true, any, or a class; unless given, true if --misclassified, else runner-up."),
@@ -91,13 +91,13 @@ def counterfactual(
     from rightreasons.reports import write_counterfactuals
 
     one_process("counterfactual")
-    _check_use(run, model or weights, count)
+    _check_use(run, model or weights, images)
     limits = {"max_seconds": budget_seconds, "max_queries": queries}
     settings = CounterfactualSettings(
         method=method,
         target=target,
         settings=_settings(set or []) | {name: value for name, value in limits.items() if value is not None},
-        images=count,
+        images=images,
         index=tuple(index or ()),
         pictures=picture_names(image or ()),
         misclassified=misclassified,
@@ -116,7 +116,7 @@ def counterfactual(
     show.written(out, "index.html", "counterfactual.json", "images/")
 
 
-def _check_use(run: Path | None, network: str | Path | None, count: int) -> None:
+def _check_use(run: Path | None, network: str | Path | None, images: int) -> None:
     """Refuse two networks, and a draw of no image.
 
     Raises:
@@ -124,8 +124,8 @@ def _check_use(run: Path | None, network: str | Path | None, count: int) -> None
     """
     if run is not None and run.is_dir() and network:
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
-    if count < 1:
-        raise ValueError(f"expected at least one image (--count), got {count}")
+    if images < 1:
+        raise ValueError(f"expected at least one image (--images), got {images}")
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
