@@ -82,8 +82,8 @@ def test_a_loss_without_effect_is_one_line(project, digits_runs):
         (["--method", "saliance"], "Did you mean 'saliency'?"),
         (["--method", "grad_cam"], "layer"),
         (["--layer", "conv9"], "no layer named 'conv9'. There are: 0, 1"),
-        (["--images", "0"], "expected methods and images"),
-        (["--images", "-4"], "expected methods and images"),
+        (["--images", "0"], "expected at least one image (--images), got 0"),
+        (["--images", "-4"], "expected at least one image (--images), got -4"),
         (["--model", "mlp"], "has its own network"),
         (["--weights", "x.pt"], "has its own network"),
         (["--data", "photos"], "was trained on the classes 0, 1"),
@@ -178,7 +178,7 @@ def test_more_classes_than_the_model_has(project):
     fixed = "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(432, 2))"
     (project / "two.py").write_text(fixed)
     told = cli("train", "--data", "more", "--model", "two.py:build", "--epochs", 1, "--out", "other").mistake
-    assert told == "label out of range: expected 0 to 1, got 2: the network has 2 outputs"
+    assert told == "label out of range: expected 0 to 1, got 2: the network has 2 outputs, and needs one for each class"
 
 
 def test_images_of_another_size_than_the_model_takes(project):

@@ -55,6 +55,7 @@ def test_the_page_of_a_whole_data_set_says_where_maps_begin(digits_runs, tmp_pat
     [
         (("--method", "deep_lift", "--baseline", "nearest"), "name that class: --against"),
         (("--against", "3", "--baseline", "nearest"), "expected a method that begins at a baseline"),
+        ((*METHODS, "--baseline", "-3"), "expected a baseline among the pixels' values, 0 to 1, got -3"),
         ((*METHODS, "--baseline", "near"), "a number or one of mean, blurred, nearest, generated, got 'near'"),
     ],
 )

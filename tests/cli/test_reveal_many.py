@@ -31,13 +31,20 @@ def test_many_methods_get_a_row_each_and_a_sheet_in_blocks(digits_runs, tmp_path
         assert sheet.height > sheet.width / 2
 
 
-def test_a_class_against_itself_is_told(digits_runs, tmp_path):
-    options = ("--images", 30, "--device", "cpu", "--out", tmp_path)
-    lines = cli("reveal", digits_runs / "plain", *options).out.splitlines()[2:32]
-    taken = [line.split()[2] for line in lines]
-    said = cli("reveal", digits_runs / "plain", "--against", taken[0], *options)
-    told = f"{taken.count(taken[0])} of the images are taken for {taken[0]} themselves: against itself a class has an"
-    assert told in said.out
+@pytest.mark.parametrize(("explained", "column"), [("predicted", 2), ("true", 1)])
+def test_images_of_the_class_itself_are_not_drawn(digits_runs, tmp_path, explained, column):
+    options = ("--images", 30, "--target", explained, "--device", "cpu", "--out", tmp_path)
+    classes = [line.split()[column] for line in cli("reveal", digits_runs / "plain", *options).out.splitlines()[2:32]]
+    said = cli("reveal", digits_runs / "plain", "--against", classes[0], *options).out
+    against = [line.split()[column] for line in said.splitlines()[2:32]]
+    assert len(against) == 30
+    assert classes[0] not in against
+    assert len(set(against)) > 1
+
+
+def test_what_masks_cover_stands_beside_the_shares(digits_runs, tmp_path):
+    said = cli("reveal", digits_runs / "plain", "--images", 5, "--device", "cpu", "--out", tmp_path).out
+    assert "irrelevant masks cover 6.2 % of an image on average" in said  # 2x2 of 8x8 pixels.
 
 
 def test_masks_that_are_all_empty_are_refused(tmp_path):

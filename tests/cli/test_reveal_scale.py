@@ -143,6 +143,7 @@ def test_parquet_and_a_file_of_methods(digits_runs, tmp_path):
         (["--images", "all", "--shard-size", "0"], "at least one image a shard, got 0"),
         (["--against", "ten"], "no class 'ten' to explain against. There are: 0, 1"),
         (["--image", "none.png"], "no picture none.png"),
+        (["--image", "."], ". is a folder, and one picture is explained at a time"),
         (["--image", "photos/left/0.png", "--target", "true"], "nobody knows the true class"),
         (["--config", "none.toml"], "no configuration file none.toml"),
         (["--images", "all", "--method", "grad_cam"], "layer"),

@@ -120,10 +120,15 @@ def test_a_run_without_its_weights_is_finished_from_its_checkpoint(copied, plain
     assert weights(train(QUICK, copied, RESOURCES).model).equal(weights(plain_and_revised[1].model))
 
 
-def test_a_failed_start_does_not_block_the_folder(tmp_path):
-    """Only a configuration was written: with a corrected one the same folder serves."""
+def test_a_failed_start_leaves_nothing_and_does_not_block_the_folder(tmp_path):
+    with pytest.raises(MissingAnnotation):
+        train(replace(QUICK, data=replace(QUICK.data, decoy="", decoy_size=None)), tmp_path / "runs" / "run", RESOURCES)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(MissingAnnotation):
         train(replace(QUICK, data=replace(QUICK.data, decoy="", decoy_size=None)), tmp_path / "run", RESOURCES)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
     short = replace(QUICK, training=replace(QUICK.training, epochs=1))
     assert train(short, tmp_path / "run", RESOURCES).config == short
 

@@ -112,7 +112,8 @@ def counterfactual(
         show.note(f"{method} needs networks that are trained on the training images, once; they are kept in the cache")
     squashed(image or (), subject.data.shape)
     answers = counterfactuals(subject, settings, out, resources)
-    _tell(write_counterfactuals(answers, out, rerun=show.this_command()))
+    limited = budget_seconds is not None or queries is not None
+    _tell(write_counterfactuals(answers, out, rerun=show.this_command()), limited=limited)
     show.written(out, "index.html", "counterfactual.json", "images/")
 
 
@@ -147,8 +148,8 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _tell(page: CounterfactualPage) -> None:
-    """One line an image, then the result."""
+def _tell(page: CounterfactualPage, *, limited: bool) -> None:
+    """One line an image, then the result; ``limited``: the user set time or queries."""
     from rightreasons.cli import show
 
     rows = []
@@ -172,4 +173,5 @@ def _tell(page: CounterfactualPage) -> None:
     show.say(page.verdict)
     missed = int((~page.answers.found.valid).sum())
     if missed:
-        show.warn(f"{missed} not valid: the best found is kept and shown as such; another --method may reach them")
+        limit = "more time or queries" if limited else "another --method"
+        show.warn(f"{missed} not valid: the best found is kept and shown as such; {limit} may reach them")

@@ -12,12 +12,11 @@ def picture_names(paths: Sequence[Path]) -> tuple[str, ...]:
     Raises:
         ValueError: A folder holds no picture.
     """
-    from rightreasons.data.folder import SUFFIXES
+    from rightreasons.data.folder import pictures_in
 
     for path in filter(Path.is_dir, paths):
-        inside = sorted(path.iterdir())
-        if not any(entry.suffix.lower() in SUFFIXES for entry in inside):
-            raise ValueError(_without(path, [entry.name for entry in inside if entry.is_dir()]))
+        if not pictures_in(path):
+            raise ValueError(_without(path, sorted(entry.name for entry in path.iterdir() if entry.is_dir())))
     return tuple(map(str, paths))
 
 
@@ -38,12 +37,11 @@ def squashed(paths: Sequence[Path], shape: tuple[int, int, int]) -> None:
         shape: Channels, height and width of the images.
     """
     from rightreasons.cli import show
-    from rightreasons.data.folder import SUFFIXES, Proportions, sizes_of
+    from rightreasons.data.folder import Proportions, pictures_in, sizes_of
 
     told = Proportions((shape[1], shape[2]))
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        for file in filter(Path.is_file, inside):
+        for file in pictures_in(path) if path.is_dir() else filter(Path.is_file, [path]):
             told.add(file, sizes_of(file)[1])
     if told.words:
         show.note(told.words)

@@ -198,8 +198,10 @@ def _some(subject: Subject, settings: RevealSettings, out: Path, device: str) ->
         rows = [(name, found.told(row)[0], *found.said(row)) for row, name in images]
         show.table(("image", "truth", "prediction", "sure"), rows)
         show.table(("mean share of the absolute map", ""), found.mean_shares())
-    if settings.against:
-        show.rivals(settings.against, sum(found.said(row)[0] == settings.against for row, _ in images), settings.target)
+    for kind, area in found.areas.items():
+        show.note(
+            f"{kind} masks cover {100 * area:.1f} % of an image on average: a map that tells nothing has that there"
+        )
     _begins(found)
     show.unfit(found.unfit)
     show.written(out, "sheet.png", "heatmaps.safetensors", "reveal.json")

@@ -99,9 +99,10 @@ def run_table(run: Run, *, held: bool = False) -> None:
     if run.model.layer is not None:
         lines.append(("layer explained", run.model.layer))
     table(("on the test images", f"{scores['images']:,.0f} images"), lines)
-    written(run.out, "model.safetensors", "record.json", "config.toml")
     if held:
-        note("this run was finished before, and nothing ran; where pictures have changed since, name another --out")
+        note(f"{run.out} was finished before, and nothing ran; where pictures have changed since, name another --out")
+    else:
+        written(run.out, "model.safetensors", "record.json", "config.toml")
     if last.get("cross_entropy", 0.0) > 1.5 * math.log(len(run.record.results["classes"])):
         lighter = "a lower --weight, --weight balance with --fresh, or " if run.config.terms else ""
         note(f"far worse than guessing on its own training images, so it diverged: take {lighter}a lower --lr")
@@ -130,12 +131,6 @@ def revealed(gallery: Gallery) -> None:
 def say(text: str) -> None:
     """One line about what is being done."""
     console.print(escape(text), soft_wrap=True)
-
-
-def rivals(name: str, count: int, target: str) -> None:
-    """How many images are of the very class that they are explained against."""
-    if count and target == "predicted":
-        note(f"{count} of the images are taken for {name} themselves: against itself a class has an empty map")
 
 
 def note(text: str) -> None:

@@ -77,5 +77,5 @@ def check_classes(target: Int[Tensor, " images"], classes: int) -> None:
     if low < 0 or high >= classes:
         raise ValueError(
             f"label out of range: expected 0 to {classes - 1}, got {low if low < 0 else high}: "
-            f"the network has {classes} outputs"
+            f"the network has {classes} output{'' if classes == 1 else 's'}, and needs one for each class"
         )

@@ -175,6 +175,11 @@ def _entries(folder: Path, number: int) -> list[Entry]:
     return [Entry(path, number, *(masks[kind].get(stem) for kind in MASKS)) for stem, path in images.items()]
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures that lie in a folder directly, by name."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+
+
 def _images(folder: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     ignored = []

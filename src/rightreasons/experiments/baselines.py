@@ -100,7 +100,7 @@ class NamedBaselines:
             return setting
         if setting in TARGETED:
             return self._of_class(setting)
-        return NAMES[setting] if setting in NAMES else _number(setting)
+        return NAMES[setting] if setting in NAMES else _number(setting, self.subject.data.pixel_range)
 
     def _of_class(self, name: str) -> Baseline:
         if name not in self.targeted:
@@ -140,7 +140,7 @@ def has_baseline(name: str) -> bool:
     return "baseline" in inspect.signature(ATTRIBUTIONS[name]).parameters
 
 
-def _number(text: str) -> float:
+def _number(text: str, pixels: tuple[float, float]) -> float:
     try:
         value = float(text)
     except ValueError as error:
@@ -148,4 +148,6 @@ def _number(text: str) -> float:
         raise ValueError(f"expected a baseline to be a number or one of {names}, got {text!r}") from error
     if not math.isfinite(value):
         raise ValueError(f"expected a baseline to be a finite number, got {text!r}")
+    if not pixels[0] <= value <= pixels[1]:
+        raise ValueError(f"expected a baseline among the pixels' values, {pixels[0]:g} to {pixels[1]:g}, got {text}")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,14 +110,13 @@ def train(config: RunConfig, out: str | Path, resources: Resources = Resources()
         run = load_run(out)
         run.model.to(accelerator.device)
         return run
-    if accelerator.is_main_process:
-        make_folder(out)
-    splits, model, objective = build_run(config, folder=resources.folder)
-    if accelerator.is_main_process:
-        write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
-    validate = {"test": splits.test} | ({"validation": splits.validation} if splits.validation else {})
-    loop = partial(fit, validate=validate, resume=True, accelerator=accelerator, progress=resources.progress)
-    result = trained(model, splits.train, objective, config, loop=loop, out=out)
+    with _folder_of_run(out) if accelerator.is_main_process else nullcontext():
+        splits, model, objective = build_run(config, folder=resources.folder)
+        if accelerator.is_main_process:
+            write_whole(out / CONFIG, (to_toml(as_dict(config)) + "\n").encode())
+        validate = {"test": splits.test} | ({"validation": splits.validation} if splits.validation else {})
+        loop = partial(fit, validate=validate, resume=True, accelerator=accelerator, progress=resources.progress)
+        result = trained(model, splits.train, objective, config, loop=loop, out=out)
     model.eval()
     record = make_record(
         "train",
@@ -218,6 +218,22 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+@contextmanager
+def _folder_of_run(out: Path) -> Iterator[None]:
+    """The folder of a run, made before any work is done for it; where no step was made nothing is left behind."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    make_folder(out)
+    try:
+        yield
+    except BaseException:
+        if not _begun(out):
+            (out / CONFIG).unlink(missing_ok=True)
+            for folder in made:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+        raise
 
 
 def make_folder(out: Path) -> None:

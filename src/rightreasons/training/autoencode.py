@@ -39,7 +39,7 @@ class AutoencodeSettings:
     Attributes:
         epochs: Passes over the data.
         batch_size: Images a step.
-        lr: Learning rate at the start.
+        lr: Learning rate at the start, above 0.
         divergence: Weight of a variational autoencoder's divergence from its prior; 1 is the evidence lower bound.
         seed: The order of the images and all draws follow from it; the initial weights are the caller's.
         progress: Show a bar over the steps; it is no part of what a checkpoint must agree with.
@@ -65,6 +65,8 @@ class AutoencodeSettings:
             least = {"epochs": 1, "batch_size": 1}.get(name, 0)
             if name != "seed" and not (math.isfinite(value) and value >= least):
                 raise ValueError(f"expected {name} of at least {least}, got {value}")
+        if self.lr == 0:
+            raise ValueError("expected a learning rate lr above 0, got 0")
 
 
 @dataclass(frozen=True)

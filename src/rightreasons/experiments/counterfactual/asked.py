@@ -15,7 +15,7 @@ from rightreasons.core import ANY_OTHER, Batch
 from rightreasons.counterfactuals import COUNTERFACTUALS, runner_up
 from rightreasons.data import ImageDataset
 from rightreasons.data.dataset import stream
-from rightreasons.data.folder import SUFFIXES, name_of
+from rightreasons.data.folder import name_of, pictures_in
 from rightreasons.experiments.reveal.picture import read_picture
 from rightreasons.models import AdaptedClassifier
 from rightreasons.training import modes_kept
@@ -143,7 +143,7 @@ def picture_files(paths: Sequence[str]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = pictures_in(path) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"the folder {path} holds no picture")
         files += inside

@@ -79,8 +79,10 @@ class RevealSettings:
     def __post_init__(self) -> None:
         if self.target not in get_args(Target):
             raise ValueError(f"expected target {' or '.join(get_args(Target))}, got {self.target!r}")
-        if not self.methods or (self.images is not None and self.images < 1):
-            raise ValueError(f"expected methods and images, got {len(self.methods)} and {self.images}")
+        if not self.methods:
+            raise ValueError("expected at least one method, got none")
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"expected at least one image (--images), got {self.images}")
 
     @property
     def generates(self) -> bool:
@@ -291,8 +293,12 @@ def class_number(name: str, classes: Sequence[str]) -> int | None:
 
 def drawn(images: int, wanted: int | None, seed: int) -> Int[Tensor, " drawn"]:
     """Positions of as many images as are wanted, drawn at random, in their order; ``None`` wants all."""
-    order = torch.randperm(images, generator=stream(seed, "explained"))
-    return order[:wanted].sort().values
+    return order(images, seed)[:wanted].sort().values
+
+
+def order(images: int, seed: int) -> Int[Tensor, " images"]:
+    """All positions in the order of the draw."""
+    return torch.randperm(images, generator=stream(seed, "explained"))
 
 
 def _settings(settings: Attribution | TargetedBaseline) -> dict[str, str]:

@@ -53,8 +53,10 @@ def read_picture(path: Path, data: ImageDataset) -> Float[Tensor, "1 channels he
     """A picture in the size, channels and pixel range of the data's images.
 
     Raises:
-        CorruptData: No such file, or it is no picture.
+        CorruptData: No such file, or it is a folder or no picture.
     """
+    if path.is_dir():
+        raise CorruptData(f"{path} is a folder, and one picture is explained at a time")
     if not path.is_file():
         raise CorruptData(f"no picture {path}")
     channels, height, width = data.shape

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.core import Batch, ResumeRefused
-from rightreasons.data import Subset
+from rightreasons.data import ImageDataset, Subset
 from rightreasons.data.folder import file_of, name_of
 from rightreasons.experiments.explain import Explained, explain
 from rightreasons.experiments.record import environment, make_record
@@ -23,17 +24,20 @@ from rightreasons.experiments.reveal.methods import (
     build_explainers,
     class_number,
     drawn,
+    order,
 )
 from rightreasons.experiments.run import accelerator_for, make_folder
 from rightreasons.experiments.subject import Subject
 from rightreasons.metrics import ArtifactRelevance, EnergyInMask
 from rightreasons.models import AdaptedClassifier
 from rightreasons.models.checkpoints import write_whole
+from rightreasons.training import evaluate
 
 HEATMAPS = "heatmaps.safetensors"
 # Not record.json: a run may lie in the same folder.
 REVEALED = "reveal.json"
 SHARDS = "shards"
+AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,13 @@ class Revealed:
         """Each share over the images that have one, in words."""
         return [(title, _percent(float(values.nanmean()))) for title, values in self.shares.items()]
 
+    @property
+    def areas(self) -> dict[str, float]:
+        """The mean share of an image that each kind of mask covers, which a map that tells nothing has there, too."""
+        masks = {"irrelevant": self.batch.irrelevant, "relevant": self.batch.relevant}
+        sizes = {kind: mask.double().mean(dim=(1, 2, 3)) for kind, mask in masks.items() if mask is not None}
+        return {kind: float(size[size > 0].mean()) for kind, size in sizes.items() if (size > 0).any()}
+
     def said(self, row: int) -> tuple[str, str]:
         """Prediction and confidence for an image, in words."""
         confidence, best = self.probabilities[row].max(dim=0)
@@ -99,8 +110,8 @@ def reveal_images(subject: Subject, settings: RevealSettings, out: Path, *, devi
     where = accelerator_for(device).device
     model = subject.model.to(where)
     explainers = build_explainers(subject, settings)
-    index = drawn(len(data), settings.images, settings.seed)
     against = class_number(settings.against, data.classes)
+    index = _asked(model, data, settings, against)
     found = explain(model, Subset(data, index), explainers.methods, target=settings.target, against=against)
     config = {**asdict(settings), **origin(subject), "explainers": explainers.settings}
     positions = index.tolist()
@@ -114,6 +125,30 @@ def reveal_images(subject: Subject, settings: RevealSettings, out: Path, *, devi
     _write({**found.heatmaps, **begun, "index": index, "target": found.target}, out)
     make_record("reveal", config, results, environment=environment(str(where))).write(out / REVEALED)
     return shown
+
+
+def _asked(
+    model: AdaptedClassifier, data: ImageDataset, settings: RevealSettings, against: int | None
+) -> Int[Tensor, " images"]:
+    """Positions of images drawn at random; against a class, of those that are to be explained as another.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if against is None:
+        return drawn(len(data), settings.images, settings.seed)
+    wanted, parts = len(data) if settings.images is None else settings.images, list[Tensor]()
+    for index in torch.split(order(len(data), settings.seed), AT_ONCE):
+        told = evaluate(model, Subset(data, index))
+        explained = told.predictions if settings.target == "predicted" else told.target
+        parts.append(index[explained != against][:wanted])
+        wanted -= len(parts[-1])
+        if not wanted:
+            break
+    found = torch.cat(parts).sort().values
+    if not len(found):
+        raise ValueError(f"no image of {data.name} is left to explain: all are {data.classes[against]!r} themselves")
+    return found
 
 
 def revealed(
