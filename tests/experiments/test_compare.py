@@ -212,7 +212,7 @@ def test_more_images_than_there_are_gives_all_of_them(own, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"methods": ()}])
 def test_nothing_to_reveal_is_refused(wrong):
-    with pytest.raises(ValueError, match="expected at least one (method|image)"):
+    with pytest.raises(ValueError, match=r"expected at least one (method|image)"):
         RevealSettings(**wrong)
 
 

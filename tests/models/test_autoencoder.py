@@ -83,8 +83,8 @@ def test_sizes_are_checked():
         VAE(SHAPE, latent=0)
     with pytest.raises(ValueError, match="expected a class for each encoding"):
         vae()(torch.rand(1, *SHAPE))
-    for name, value in (("epochs", 0), ("lr", math.nan), ("divergence", -1.0)):
-        with pytest.raises(ValueError, match=f"expected {name}"):
+    for name, value in (("epochs", 0), ("lr", math.nan), ("lr", 0.0), ("divergence", -1.0)):
+        with pytest.raises(ValueError, match=rf"expected (a learning rate )?{name}"):
             AutoencodeSettings(**{name: value})
     with pytest.raises(ValueError, match="expected nearness"):
         GeneratorSettings(nearness=-1.0)

@@ -93,6 +93,9 @@ def test_what_the_source_of_the_accuracy_tells_besides_stands_below_our_own_figu
     assert [value.value for value in page.beside(same, "worst_class")] == [91.25]
     told = render_table(replace(page, rows=tuple(same if one is row else one for one in page.rows)))
     assert "published 91.25" in words(body_of(told, ESCAPED))
+    two = replace(row, published=(accuracy, replace(accuracy, source="another"), *same.published[1:]))
+    assert page.beside(two, "worst_class") == ()
+    assert len(page.published(two)) == 3
 
 
 def test_the_worst_class_is_named_under_the_table(html):

@@ -40,7 +40,12 @@ Decoy = Annotated[
         "decoy/wallpaper."
     ),
 ]
-Resize = Annotated[int | None, typer.Option(help="Side that the images of a folder are resized to.")]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square that images of a folder are brought to; without it they stay as they are, of one size."
+    ),
+]
 Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of the images of a folder.")]
 
 Model = Annotated[

@@ -147,7 +147,8 @@ class TablePage:
 
     def _is_beside(self, row: TableRow, value: PublishedValue) -> bool:
         told = {(one.source, one.mark) for one in row.published if one.column == "accuracy"}
-        return value.column in self.columns and (value.source, value.mark) in told
+        # Where several tell the accuracy a cell could not say whose a value is.
+        return value.column in self.columns and told == {(value.source, value.mark)}
 
     @cached_property
     def forest(self) -> tuple[Chart, ...]:
