@@ -200,7 +200,7 @@ def _some(subject: Subject, settings: RevealSettings, out: Path, device: str) ->
         show.table(("mean share of the absolute map", ""), found.mean_shares())
     for kind, area in found.areas.items():
         show.note(
-            f"{kind} masks cover {100 * area:.1f} % of an image on average: a map that tells nothing has that there"
+            f"{kind} masks cover {100 * area:.1f} % of an image on average: so much of a map lies there by chance"
         )
     _begins(found)
     show.unfit(found.unfit)

@@ -82,7 +82,7 @@ class Revealed:
 
     @property
     def areas(self) -> dict[str, float]:
-        """The mean share of an image that each kind of mask covers, which a map that tells nothing has there, too."""
+        """The mean share of an image that each kind of mask covers: so much of a map lies there by chance."""
         masks = {"irrelevant": self.batch.irrelevant, "relevant": self.batch.relevant}
         sizes = {kind: mask.double().mean(dim=(1, 2, 3)) for kind, mask in masks.items() if mask is not None}
         return {kind: float(size[size > 0].mean()) for kind, size in sizes.items() if (size > 0).any()}
