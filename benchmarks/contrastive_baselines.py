@@ -206,7 +206,7 @@ def main(given: Sequence[str] | None = None) -> dict[str, object]:
     print("\npixels saved, in points of per cent; above 0 the baseline of the class is the better one")
     for name, estimate in gains.items():
         print(f"  {name:46}{told(estimate)}")
-    setting = {key: str(value) for key, value in vars(asked).items()}
+    setting = {key: str(value) for key, value in vars(asked).items() if key != "out"}
     figures = {"baselines": begun, "verdicts": gains, "ahead": ahead, "lead": lead}
     record = {"setting": setting, **plainly(figures)}
     if asked.out:
