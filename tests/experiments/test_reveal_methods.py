@@ -58,7 +58,9 @@ def test_one_class_against_another(subject, tmp_path):
     found = torch.stack([maps.heatmap(line, "saliency") for line in maps.lines()])
     torch.testing.assert_close(found, expected.detach())
     few = reveal_images(subject, replace(settings, images=30), tmp_path / "few", device="cpu")
-    torch.testing.assert_close(few.heatmaps["Saliency"], found)
+    assert (few.batch.target == 0).all()
+    assert sorted(few.index.tolist()) == (batch.target == 0).nonzero().flatten().tolist()
+    torch.testing.assert_close(few.heatmaps["Saliency"], found[few.index])
 
 
 @pytest.mark.parametrize(("name", "number"), [("", None), ("right", 1), ("0", 0), ("1", 0)])
