@@ -51,8 +51,8 @@ Channels = Annotated[int | None, typer.Option(help="1 (grey) or 3 (color), of th
 Model = Annotated[
     str | None,
     typer.Option(
-        help="mlp, lenet, baseline_cnn, small_resnet, strided_cnn, backbone, pooled_cnn, attention_head, "
-        "efficientnet_lite0_tail, package.module:function or file.py:function."
+        help="mlp, lenet, baseline_cnn, small_resnet, strided_cnn, deep_ensemble, backbone, pooled_cnn, "
+        "attention_head, efficientnet_lite0_tail, package.module:function or file.py:function."
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of that network: .safetensors, .pt or .pth.")]

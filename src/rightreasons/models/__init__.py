@@ -28,6 +28,7 @@ from rightreasons.models.classifier import AdaptedClassifier, Recorded, record
 from rightreasons.models.condition import condition
 from rightreasons.models.contrast import Contrast, contrast
 from rightreasons.models.embed import Embedded, embed
+from rightreasons.models.ensemble import DeepEnsemble
 from rightreasons.models.features import (
     Inside,
     LayerOutput,
@@ -38,7 +39,7 @@ from rightreasons.models.features import (
     layers_with_maps,
 )
 from rightreasons.models.heads import AttentionHead, Lite0Tail
-from rightreasons.models.locate import MODELS, build
+from rightreasons.models.locate import MODELS, NamedEnsemble, build
 from rightreasons.models.pretrained import SentenceClassifier, efficientnet_lite0, minilm
 from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, StridedCNN
 
@@ -61,12 +62,14 @@ __all__ = [
     "BlockAttention",
     "ClassGenerator",
     "Contrast",
+    "DeepEnsemble",
     "Embedded",
     "GlobalContext",
     "Inside",
     "LayerOutput",
     "LeNet",
     "Lite0Tail",
+    "NamedEnsemble",
     "Normalization",
     "PositionAttention",
     "Recorded",

@@ -16,9 +16,38 @@ from torch import nn
 
 from rightreasons.core import BadModel, Catalogue
 from rightreasons.models.backbones import BackboneClassifier
+from rightreasons.models.ensemble import DeepEnsemble
 from rightreasons.models.heads import AttentionHead, Lite0Tail
 from rightreasons.models.pooled import PooledCNN
 from rightreasons.models.simple import MLP, BaselineCNN, LeNet, SmallResNet, StridedCNN
+
+
+class NamedEnsemble(DeepEnsemble):
+    """A :class:`DeepEnsemble` of networks by one name, each started from other weights.
+
+    Args:
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+        member: What :func:`build` takes: a name, or a mapping of ``name`` and its settings.
+        members: How many.
+
+    Raises:
+        BadModel: A member cannot be made.
+        ValueError: Fewer than one member.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int] = (1, 28, 28),
+        classes: int = 10,
+        *,
+        member: str | Mapping[str, Any] = "strided_cnn",
+        members: int = 3,
+    ) -> None:
+        settings = {"name": member} if isinstance(member, str) else dict(member)
+        name = settings.pop("name", "strided_cnn")
+        super().__init__([build(name, shape, classes, settings=settings) for _ in range(members)])
+
 
 MODELS: Catalogue[nn.Module] = Catalogue(
     "model",
@@ -27,6 +56,7 @@ MODELS: Catalogue[nn.Module] = Catalogue(
     baseline_cnn=BaselineCNN,
     small_resnet=SmallResNet,
     strided_cnn=StridedCNN,
+    deep_ensemble=NamedEnsemble,
     backbone=BackboneClassifier,
     pooled_cnn=PooledCNN,
     attention_head=AttentionHead,
