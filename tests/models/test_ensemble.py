@@ -8,7 +8,7 @@ from torch import nn
 
 from rightreasons.attribution import IntegratedGradients
 from rightreasons.core import BadModel
-from rightreasons.models import DeepEnsemble, MLP, NamedEnsemble, adapt, build
+from rightreasons.models import MLP, DeepEnsemble, NamedEnsemble, adapt, build
 
 
 @pytest.fixture
