@@ -74,7 +74,7 @@ def test_ctrl_c_stops_every_process_at_once(tmp_path):
 
 
 ENDED = """
-import os, signal, threading, time
+import os, signal, sys, threading, time
 from functools import partial
 from pathlib import Path
 from rightreasons.experiments.table.processes import worked
@@ -86,6 +86,8 @@ def press(folder):
     os.kill(os.getpid(), signal.SIGTERM)
 
 if __name__ == "__main__":
+    if "ignored" in sys.argv:  # as behind nohup
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = Path(__file__).parent
     threading.Thread(target=press, args=(folder,), daemon=True).start()
     list(worked(["long", "a", "long"], partial(doubled, folder), 2))
@@ -93,11 +95,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_parent_that_is_ended_leaves_nothing_to_clean_up(tmp_path):
+@pytest.mark.parametrize("interrupts", ["heard", "ignored"])
+def test_a_parent_that_is_ended_leaves_nothing_to_clean_up(tmp_path, interrupts):
     (tmp_path / "script.py").write_text(ENDED)
     # The output ends when the last of the processes has: the tracker of leaked semaphores speaks after them.
     done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
+        [sys.executable, tmp_path / "script.py", interrupts],
         stderr=subprocess.PIPE,
         text=True,
         check=False,
@@ -105,6 +108,7 @@ def test_a_parent_that_is_ended_leaves_nothing_to_clean_up(tmp_path):
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == -signal.SIGTERM
+    assert (tmp_path / "stopped").exists()
     assert "leaked" not in done.stderr
 
 

@@ -206,6 +206,8 @@ def _serve(pipe: Connection, serving: Connection, work: Callable[[T], R]) -> Non
         # Ctrl-C in the terminal reaches the parent alone, which then stops each of us once: a second would cost the
         # checkpoint.
         os.setpgrp()
+    # Behind nohup or & it is ignored, and then the parent's word, or its end, would not stop us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     import torch
 
