@@ -50,9 +50,7 @@ def counterfactual(
             help="wachter, growing_spheres, cem, nearest_neighbor, prototype_guided, latent_search or amortized."
         ),
     ] = "wachter",
-    set: Annotated[
-        list[str] | None, typer.Option(help="A setting of the method, as norm=l1 or cells=[2,4]; several times.")
-    ] = None,
+    set: Annotated[list[str] | None, typer.Option(help="Of the method: norm=l1 or cells=[2,4]; several times.")] = None,
     budget_seconds: Annotated[
         float | None, typer.Option(help="Time after which the search ends with the best found.")
     ] = None,
