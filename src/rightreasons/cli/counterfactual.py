@@ -91,10 +91,11 @@ def counterfactual(
     one_process("counterfactual")
     _check_use(run, model or weights, images)
     limits = {"max_seconds": budget_seconds, "max_queries": queries}
+    limits = {name: value for name, value in limits.items() if value is not None}
     settings = CounterfactualSettings(
         method=method,
         target=target,
-        settings=_settings(set or []) | {name: value for name, value in limits.items() if value is not None},
+        settings=_settings(set or []) | limits,
         images=images,
         index=tuple(index or ()),
         pictures=picture_names(image or ()),
@@ -110,8 +111,7 @@ def counterfactual(
         show.note(f"{method} needs networks that are trained on the training images, once; they are kept in the cache")
     squashed(image or (), subject.data.shape)
     answers = counterfactuals(subject, settings, out, resources)
-    limited = budget_seconds is not None or queries is not None
-    _tell(write_counterfactuals(answers, out, rerun=show.this_command()), limited=limited)
+    _tell(write_counterfactuals(answers, out, rerun=show.this_command()), limited=bool(limits))
     show.written(out, "index.html", "counterfactual.json", "images/")
 
 
