@@ -104,14 +104,14 @@ def counterfactual(
     )
     check_settings(COUNTERFACTUALS[method], settings.settings, f"{COUNTERFACTUALS.family} {method!r}")
     network = changed(ModelConfig(), name=model, weights=weights and str(weights))
-    question = Question(data_config(data, decoy=decoy, resize=resize, channels=channels), network, "", seed)
+    asked = data_config(data, decoy=decoy, resize=resize, channels=channels)
     resources = Resources(device, data_folder, show.progress(quiet))
-    subject = open_subject(run, question, resources)
+    subject = open_subject(run, Question(asked, network, "", seed), resources)
     if needed_parts(COUNTERFACTUALS[method]):
         show.note(f"{method} needs networks that are trained on the training images, once; they are kept in the cache")
     squashed(image or (), subject.data.shape)
-    answers = counterfactuals(subject, settings, out, resources)
-    _tell(write_counterfactuals(answers, out, rerun=show.this_command()), limited=bool(limits))
+    page = write_counterfactuals(counterfactuals(subject, settings, out, resources), out, rerun=show.this_command())
+    _tell(page, limited=bool(limits))
     show.written(out, "index.html", "counterfactual.json", "images/")
 
 
