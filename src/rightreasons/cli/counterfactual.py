@@ -69,8 +69,7 @@ def counterfactual(
 ) -> None:
     """Find the smallest change of images that flips a classifier.
 
-    Writes OUT/index.html with all of them side by side, OUT/counterfactual.json with the numbers, and the pictures in
-    OUT/images/.
+    Writes OUT/index.html with all of them, OUT/counterfactual.json with the numbers, and OUT/images/ with the pictures.
     """
     from rightreasons.cli import show
     from rightreasons.cli.pictures import picture_names, squashed
