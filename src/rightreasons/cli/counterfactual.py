@@ -89,8 +89,7 @@ def counterfactual(
 
     one_process("counterfactual")
     _check_use(run, model or weights, images)
-    limits = {"max_seconds": budget_seconds, "max_queries": queries}
-    limits = {name: value for name, value in limits.items() if value is not None}
+    limits = _given(max_seconds=budget_seconds, max_queries=queries)
     settings = CounterfactualSettings(
         method=method,
         target=target,
@@ -124,6 +123,11 @@ def _check_use(run: Path | None, network: str | Path | None, images: int) -> Non
         raise ValueError(f"{run} is a run and has its own network: leave out --model and --weights, or the run")
     if images < 1:
         raise ValueError(f"expected at least one image (--images), got {images}")
+
+
+def _given(**limits: float | None) -> dict[str, float]:
+    """The limits that the user has set."""
+    return {name: value for name, value in limits.items() if value is not None}
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
