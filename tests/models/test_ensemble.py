@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from rightreasons.attribution import IntegratedGradients
-from rightreasons.core import BadModel
+from rightreasons.data.arrays import ArrayDataset
 from rightreasons.models import MLP, DeepEnsemble, NamedEnsemble, adapt, build
+from rightreasons.training import FitSettings, Objective, fit
 
 
 @pytest.fixture
@@ -60,8 +61,21 @@ def test_the_vote_is_explained(three):
     torch.testing.assert_close(heatmap.sum(dim=(1, 2, 3)), gained, rtol=1e-3, atol=1e-4)
 
 
-def test_what_it_cannot_be_is_refused(three):
+@pytest.mark.parametrize(("images", "learning"), [(1, 1), (3, 1), (4, 2), (5, 2), (6, 3)])
+def test_a_small_batch_goes_to_the_first_members(three, images, learning):
+    three.train()(torch.randn(images, 1, 2, 2)).sum().backward()
+    assert sum(member[1].weight.grad is not None for member in three.members) == learning
+
+
+def test_it_trains_on_images_that_no_batch_divides():
+    member = {"name": "strided_cnn", "widths": [2], "hidden": 4}
+    model = adapt(build("deep_ensemble", (1, 8, 8), 2, settings={"member": member}))
+    images = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8)
+    data = ArrayDataset(images, torch.arange(20) % 2, classes=("even", "odd"), name="two")
+    history = fit(model, data, Objective({}), FitSettings(epochs=2, batch_size=9), progress=False).history
+    assert len(history) == 2
+
+
+def test_no_members_are_refused():
     with pytest.raises(ValueError, match="expected one member or more, got none"):
         build("deep_ensemble", (1, 28, 28), 10, settings={"members": 0})
-    with pytest.raises(BadModel, match="3 members learn from a batch of 2"):
-        three.train()(torch.rand(2, 1, 2, 2))
