@@ -59,6 +59,20 @@ def test_a_pertinent_positive_keeps_the_least_that_is_enough():
         PertinentPositive()(model, inputs, torch.tensor([ANY_OTHER]))
 
 
+def test_a_weight_of_a_pertinent_positive_is_judged_by_its_last_image():
+    """Too small a weight lets the image fade until it is no longer enough; it grows, though its first images were."""
+    weight = torch.zeros(2, 16, dtype=torch.float64)
+    weight[1, 0] = 1.0
+    model = linear(weight, torch.tensor([0.0, -0.3], dtype=torch.float64))
+    inputs = torch.full((1, 1, 4, 4), 0.8, dtype=torch.float64)
+    few = {"steps": 100, "step_size": 0.05, "weight": 1e-3}
+    one, four = (PertinentPositive(rounds=rounds, **few)(model, inputs, torch.tensor([1])) for rounds in (1, 6))
+    assert four.valid.all()
+    nets = [float(PertinentPositive().distance(inputs, found.images)[0]) for found in (one, four)]
+    assert nets[1] < nets[0]
+    assert nets[1] <= 1.1 * elastic(torch.tensor(0.3 + LEAD), 0.1)
+
+
 def test_the_autoencoder_draws_the_change_to_what_it_reproduces():
     model, inputs, target, direction = two_classes(gap=0.5)
     allowed = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
@@ -73,6 +87,38 @@ def test_the_autoencoder_draws_the_change_to_what_it_reproduces():
     change = drawn.images - inputs
     assert drawn.valid.all()
     assert (change * (1 - allowed)).abs().sum() < 0.5 * (free * (1 - allowed)).abs().sum()
+
+
+class Blurring(torch.nn.Sequential):
+    """An autoencoder of bytes, in the range and precision that it was trained in; counts its largest batch."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.BatchNorm2d(1), torch.nn.Dropout(0.5))
+        self.largest = 0
+
+    def forward(self, images):
+        assert images.dtype == torch.float32
+        assert images.min() >= -1e-6
+        assert images.max() <= 1 + 1e-6
+        self.largest = max(self.largest, len(images))
+        return super().forward(images)
+
+
+def test_an_autoencoder_works_on_unit_images_in_its_own_precision_and_is_left_as_it_was():
+    model, inputs, target, _ = two_classes(gap=0.5)
+    torch.manual_seed(0)
+    blurring = Blurring().train()
+    state = {name: value.clone() for name, value in blurring.state_dict().items()}
+    three = (torch.cat([inputs, inputs[:1]]), torch.cat([target, target[:1]]))
+    settings = {"rounds": 1, "steps": 5, "autoencoder": blurring, "plausibility": 2.0}
+    found = PertinentNegative(max_batch=2, **settings)(model, *three)
+    assert blurring.training
+    assert blurring.largest == 2
+    assert all(torch.equal(value, blurring.state_dict()[name]) for name, value in state.items())
+    weight, bias = model.network[-1].weight.data, model.network[-1].bias.data
+    wide = linear(weight / 2, bias + weight.sum(dim=1) / 2, 4)
+    scaled = PertinentNegative(low=-1.0, **settings)(wide, 2 * inputs - 1, target)
+    torch.testing.assert_close(scaled.images, 2 * found.images[:2] - 1)
 
 
 def test_settings_are_checked():

@@ -58,6 +58,15 @@ def test_guidance_leads_nearer_to_the_prototype():
     assert gaps[1] < gaps[0]
 
 
+def test_an_original_at_its_prototype_is_not_drawn():
+    """As a training image that the model gets wrong is, with one neighbor."""
+    model, inputs, target, bank, labels = three_classes()
+    bank, labels = torch.cat([bank, inputs]), torch.cat([labels, target])
+    found = PrototypeGuided(Pixels(), bank, labels, neighbors=1)(model, inputs, target)
+    free = PrototypeGuided(Pixels(), bank, labels, neighbors=1, guidance=1e-9)(model, inputs, target)
+    torch.testing.assert_close(found.images, free.images)
+
+
 def test_the_scale_of_the_encodings_does_not_matter():
     model, inputs, target, bank, labels = three_classes()
     plain, scaled = (PrototypeGuided(Pixels(s), bank, labels)(model, inputs, target).images for s in (1.0, 1000.0))

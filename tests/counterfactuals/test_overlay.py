@@ -46,6 +46,24 @@ def test_a_needed_change_that_cannot_be_seen_is_faint_and_the_rest_does_not_flip
     assert (int(seen.faint), bool(seen.valid)) == (0, True)
 
 
+@pytest.mark.parametrize("most", [3, 4, 5, 8, 50])
+def test_a_budget_holds(most):
+    model, inputs, changed, target = case({place: 0.05 + place / 100 for place in range(12)}, gap=0.7)
+    found = overlay(model, inputs, changed, target, limits=Limits(max_queries=most))
+    assert int(found.queries) <= most
+    assert bool(found.valid)
+    with pytest.raises(ValueError, match="max_queries of at least 3, got 2"):
+        overlay(model, inputs, changed, target, limits=Limits(max_queries=2))
+
+
+def test_in_inference_mode():
+    model, inputs, changed, target = case({0: 0.5, 5: 0.3, 9: 0.01}, gap=0.7)
+    expected = overlay(model, inputs, changed, target)
+    with torch.inference_mode():
+        found = overlay(model, inputs.clone(), changed.clone(), target)
+    torch.testing.assert_close(found.change, expected.change)
+
+
 def test_of_what_does_not_flip_all_that_is_seen_is_drawn():
     model, inputs, changed, target = case({0: 0.5, 1: 0.3, 2: 0.01}, gap=5.0)
     found = overlay(model, inputs, changed, target)
@@ -94,7 +112,7 @@ def test_the_way_is_straight_and_both_ends_are_on_it():
     torch.testing.assert_close(frames[1], 0.75 * inputs + 0.25 * changed)
     chances = way_probabilities(model, frames)
     for step in range(5):
-        torch.testing.assert_close(chances[step], model(frames[step]).detach().softmax(dim=1).float())
+        torch.testing.assert_close(chances[step], model(frames[step]).detach().softmax(dim=1))
 
 
 def test_edges_are_one_pixel_wide_where_the_image_is_steepest():

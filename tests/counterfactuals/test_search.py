@@ -132,3 +132,28 @@ def test_misclassified_images_come_with_their_true_class():
     found = misclassified(model, Batch(inputs, torch.tensor([1, 0, 2])))
     assert found.target.tolist() == [0, 2]
     assert torch.equal(found.inputs, inputs[1:])
+
+
+def test_a_row_that_is_no_number_hides_none_of_its_siblings():
+    class Sometimes(torch.nn.Module):
+        def forward(self, images):
+            logits = images.flatten(1)[:, :2]
+            return torch.where(logits.amax(dim=1, keepdim=True) > 5, torch.nan, logits)
+
+    inputs = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    search = Search(adapt(Sometimes()), inputs, torch.tensor([1]), lambda a, b: (a - b).flatten(1).norm(dim=1))
+    rows = torch.tensor([[0.0, 9.0], [0.0, 1.0]]).view(2, 1, 1, 2)
+    image = torch.zeros(2, dtype=torch.long)
+    assert search.offer(rows, image, search.logits(rows, image)).tolist() == [False, True]
+    assert bool(search.valid[0])
+    assert torch.equal(search.images[0], rows[1])
+
+
+def test_a_tie_is_no_flip():
+    inputs = torch.rand(2, 1, 2, 2)
+    model = adapt(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    for target in (torch.tensor([2, 1]), torch.full((2,), ANY_OTHER)):
+        search = Search(model, inputs, target, lambda a, b: (a - b).flatten(1).norm(dim=1), Limits(lead=0.0))
+        assert not search.offer(inputs, search.all, search.start).any()

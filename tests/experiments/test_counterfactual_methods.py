@@ -20,7 +20,7 @@ from rightreasons.experiments.counterfactual import (
     run_methods,
     write_methods_csv,
 )
-from rightreasons.experiments.counterfactual.methods import COLUMNS, FURTHER_COLUMNS, SHAPE_COLUMNS
+from rightreasons.experiments.counterfactual.methods import COLUMNS, FURTHER_COLUMNS, ROLES, SHAPE_COLUMNS
 from rightreasons.experiments.counterfactual.published import PROTOCOL_TOLD, PUBLISHED_CHANGES
 from rightreasons.metrics import digit_morphology, morphology_change
 from rightreasons.metrics.counterfactual import boundary, cout, im1, neighbor_ratio
@@ -88,7 +88,7 @@ def test_a_damaged_record_is_told_and_measured_again(measured, tmp_path):
 def test_the_means_are_those_of_the_images_found(measured):
     folder, cells, held, _ = measured
     cell = cells[0]
-    runs = {name: PROTOCOL.run("digits", getattr(PROTOCOL, name), 0) for name in ("model", "oracle")}
+    runs = {role: PROTOCOL.run("digits", role, 0) for role in ROLES}
     bench = measuring.bench("digits", 0, runs, folder / "out", RESOURCES, sizes=PROTOCOL.sizes)
     target = bench.target(cell.kind)
     found = bench.method(cell.method)(bench.model, bench.asked.inputs, target)
@@ -131,7 +131,7 @@ def test_of_each_class_so_many_training_images_are_looked_among():
 
 def test_what_is_not_valid_has_no_way_and_images_that_are_no_strokes_have_no_shape(measured):
     folder = measured[0]
-    runs = {name: PROTOCOL.run("digits", getattr(PROTOCOL, name), 0) for name in ("model", "oracle")}
+    runs = {role: PROTOCOL.run("digits", role, 0) for role in ROLES}
     bench = measuring.bench("digits", 0, runs, folder / "out", RESOURCES, sizes=PROTOCOL.sizes)
     none = torch.zeros(20, dtype=torch.long)
     found = Counterfactuals(bench.asked.inputs, none.bool(), none, none, none, 1.0)
@@ -175,7 +175,7 @@ def test_the_csv_has_a_line_a_row_with_intervals(measured):
 
 
 def test_real_images_are_never_among_those_asked_about(tmp_path):
-    runs = {name: PROTOCOL.run("digits", getattr(PROTOCOL, name), 0) for name in ("model", "oracle")}
+    runs = {role: PROTOCOL.run("digits", role, 0) for role in ROLES}
     with pytest.raises(ValueError, match="before image 60"):
         measuring.bench("digits", 0, runs, tmp_path, RESOURCES, sizes=replace(PROTOCOL, real=61).sizes)
     with pytest.raises(ValueError, match=r"at least \d+ test images"):
@@ -197,3 +197,8 @@ def test_what_does_not_fit_goes_on_below_with_the_first_column():
     assert [part[0] for part in parts] == [["method", "first"], ["method", "second"]]
     assert [part[1] for part in parts] == [[["wachter", "1.45 [1.40, 1.50]"]], [["wachter", "0.99"]]]
     assert fitting(header, lines, width=5) == parts
+
+
+def test_the_oracle_is_another_network_where_both_are_of_one_kind():
+    twins = replace(PROTOCOL, oracle=PROTOCOL.model)
+    assert twins.run("digits", "model", 3).seed != twins.run("digits", "oracle", 3).seed

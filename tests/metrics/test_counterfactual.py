@@ -189,3 +189,36 @@ def test_a_real_image_is_as_near_to_its_class_as_real_images_are():
     assert torch.isnan(nobody).all()
     with pytest.raises(ValueError, match="at least one neighbor"):
         neighbor_ratio(real, real_labels, *args, real=real, real_labels=real_labels, k=0)
+
+
+def test_logits_that_are_no_numbers_say_nothing():
+    broken = adapt(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)))
+    broken.network[1].bias.data.fill_(torch.nan)
+    target = torch.tensor([0, 1, ANY_OTHER])
+    assert not validity(broken, torch.rand(3, 1, 2, 2), target, original=torch.tensor([1, 0, 1])).any()
+
+
+def test_autoencoders_work_in_their_own_precision_and_mode():
+    torch.manual_seed(0)
+    autoencoders = [torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.Dropout(0.9)) for _ in range(3)]
+    images, target, original = torch.rand(4, 1, 5, 5), torch.tensor([0, 1, 0, 1]), torch.tensor([1, 0, 1, 0])
+    expected = im1(images, target, original, autoencoders)
+    assert torch.equal(im1(images, target, original, autoencoders), expected)
+    double = im1(images.double(), target, original, autoencoders)
+    torch.testing.assert_close(double, expected.double(), rtol=1e-4, atol=1e-6)
+    whole = im2(images.double(), target, autoencoders[:2], autoencoders[2])
+    torch.testing.assert_close(
+        whole, im2(images, target, autoencoders[:2], autoencoders[2]).double(), rtol=1e-4, atol=0
+    )
+    assert all(autoencoder.training for autoencoder in autoencoders)
+
+
+def test_a_very_near_neighbor_is_measured_exactly():
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.rand(60, 1, 28, 28, generator=generator)
+    images, labels = bank[:8].clone(), torch.zeros(60, dtype=torch.long)
+    images[:, 0, 0, 0] += 3e-4
+    real = torch.rand(20, 1, 28, 28, generator=generator)
+    found = neighbor_ratio(images, labels[:8], bank, labels, real=real, real_labels=labels[:20])
+    usual = torch.cdist(real.flatten(1).double(), bank.flatten(1).double()).amin(dim=1).mean()
+    torch.testing.assert_close(found.double(), torch.full((8,), 3e-4).double() / usual, rtol=1e-3, atol=0)

@@ -134,3 +134,16 @@ def test_a_change_of_the_pen_is_one_of_thickness_and_area_and_a_lean_one_of_slan
     assert float(swollen.slant) < 1
     assert float(sheared.slant) == pytest.approx(20, abs=1)
     assert float(sheared.thickness) < 0.05
+
+
+def test_a_stroke_in_a_single_row_leans_nowhere():
+    line = torch.zeros(1, 1, 9, 9)
+    line[..., 4, 2:7] = 1
+    found = digit_morphology(line, scale=1)
+    assert (float(found.slant), float(found.area), float(found.length)) == (0.0, 5.0, 4.0)
+
+
+@pytest.mark.wrong_types
+def test_colors_are_refused():
+    with pytest.raises(ValueError, match="images of one channel, got 3"):
+        digit_morphology(torch.rand(2, 3, 9, 9))

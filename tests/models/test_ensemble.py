@@ -62,9 +62,12 @@ def test_the_vote_is_explained(three):
 
 
 @pytest.mark.parametrize(("images", "learning"), [(1, 1), (3, 1), (4, 2), (5, 2), (6, 3)])
-def test_a_small_batch_goes_to_the_first_members(three, images, learning):
+def test_a_small_batch_goes_to_some_members_and_many_of_them_to_all(three, images, learning):
     three.train()(torch.randn(images, 1, 2, 2)).sum().backward()
     assert sum(member[1].weight.grad is not None for member in three.members) == learning
+    for _ in range(20):
+        three(torch.randn(images, 1, 2, 2)).sum().backward()
+    assert all(member[1].weight.grad is not None for member in three.members)
 
 
 def test_it_trains_on_images_that_no_batch_divides():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rightreasons.attribution.score import Score, explained
 from rightreasons.core import Classifier, Trace
+from rightreasons.core.hooks import evaluating
 
 T = TypeVar("T")
 
@@ -55,6 +56,24 @@ def check_max_batch(max_batch: int | None) -> None:
 def autocast(inputs: Tensor, *, bfloat16: bool) -> AbstractContextManager[object]:
     """Passes in bfloat16 where that is asked for."""
     return torch.autocast(inputs.device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()
+
+
+def evaluated(
+    model: Classifier, inputs: Float[Tensor, "batch channels height width"], image: Int[Tensor, " batch"] | None = None
+) -> Float[Tensor, "batch classes"]:
+    """The logits in evaluation mode, in float32 at least and without a graph; the model is left as it was.
+
+    Args:
+        model: The classifier.
+        inputs: Any number of images; as many run at once as are fast.
+        image: Which image of the model's batch each is made of; as they stand without it.
+    """
+    rows = torch.arange(len(inputs), device=inputs.device)
+    image = rows if image is None else image
+    with torch.no_grad(), evaluating(model.network):
+        parts = [model.rows(image[row])(inputs[row]) for row in torch.split(rows, rows_at_once(None, inputs))]
+    logits = torch.cat(parts).as_subclass(Tensor)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Forward:

@@ -172,7 +172,7 @@ def _tell(page: CounterfactualPage, *, limited: bool) -> None:
     if more:
         show.note(f"and {more} more")
     show.say(page.verdict)
-    missed = int((~page.answers.found.valid).sum())
+    missed = int((~page.answers.valid).sum())
     if missed:
         limit = "more time or queries" if limited else "another --method"
         show.warn(f"{missed} not valid: the best found is kept and shown as such; {limit} may reach them")

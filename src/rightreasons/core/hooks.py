@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import chain
 
 from torch import Tensor, nn
 
@@ -102,6 +103,24 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def evaluating(network: object) -> Iterator[None]:
+    """Evaluation mode inside, for what is a network; it gets its modes back."""
+    if not isinstance(network, nn.Module):
+        yield
+        return
+    with modes_kept(network):
+        network.eval()
+        yield
+
+
+def for_weights(images: Tensor, network: object) -> Tensor:
+    """The images where and as exact as the weights are, for what is a network that has any."""
+    weights = chain(network.parameters(), network.buffers()) if isinstance(network, nn.Module) else iter(())
+    like = next((each for each in weights if each.is_floating_point()), images)
+    return images.to(device=like.device, dtype=like.dtype)
 
 
 @contextmanager

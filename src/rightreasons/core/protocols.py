@@ -218,7 +218,8 @@ class Counterfactuals:
     Attributes:
         images: The changed image of each original; where no valid one was found, the one that comes nearest to it: that
             of the highest probability of the target.
-        valid: Whether the model gives the changed image the target.
+        valid: Whether the model gives the changed image the target, by the lead that the method asks for: a little, so
+            that rounding does not take it back, or more.
         target: What was asked for, a class or :data:`ANY_OTHER`.
         queries: Images that ran forward for each original; the first one is the original itself.
         gradients: Images that ran backward for each original.

@@ -79,3 +79,14 @@ def check_classes(target: Int[Tensor, " images"], classes: int) -> None:
             f"label out of range: expected 0 to {classes - 1}, got {low if low < 0 else high}: "
             f"the network has {classes} output{'' if classes == 1 else 's'}, and needs one for each class"
         )
+
+
+def unit_length(slope: Float[Tensor, "rows ..."]) -> Tensor:
+    """Each row at length 1; one of zeros stays zero."""
+    length: Tensor = torch.linalg.vector_norm(slope, dim=tuple(range(1, slope.ndim)), keepdim=True)
+    return slope / length.clamp(min=torch.finfo(slope.dtype).tiny)
+
+
+def elastic_net(change: Float[Tensor, "batch numbers"], sparsity: float) -> Float[Tensor, " batch"]:
+    """The squares of each row plus ``sparsity`` times the absolute values."""
+    return change.square().sum(dim=1) + sparsity * change.abs().sum(dim=1)

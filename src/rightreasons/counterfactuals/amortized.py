@@ -9,8 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rightreasons.counterfactuals.anytime import AnytimeCounterfactual, check_counts
-from rightreasons.counterfactuals.learnt import evaluating, pixel_values, told_class, unit_range
+from rightreasons.core.hooks import evaluating
+from rightreasons.core.settings import check_counts
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual
+from rightreasons.counterfactuals.learnt import pixel_values, told_class, unit_range
 from rightreasons.counterfactuals.lines import bisected
 from rightreasons.counterfactuals.search import Search
 
@@ -42,8 +44,7 @@ class Amortized(AnytimeCounterfactual):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts(passes=self.passes)
-        if self.refine != int(self.refine) or self.refine < 0:
-            raise ValueError(f"expected refine to be a whole number of at least 0, got {self.refine!r}")
+        check_counts(0, refine=self.refine)
         if not callable(self.generator):
             raise ValueError(f"expected a generator of images, got {type(self.generator).__name__}")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rightreasons.attribution.forward import check_max_batch
 from rightreasons.core import ANY_OTHER, Classifier, Counterfactual, Counterfactuals
+from rightreasons.core.settings import check_counts, check_positive
 from rightreasons.core.tensors import check_classes, check_pair
 from rightreasons.counterfactuals.search import Limits, Search
 
@@ -147,39 +148,6 @@ class AnytimeCounterfactual(Counterfactual):
                 f"expected {name} of pixels from {self.low} to {self.high}, got other values in "
                 f"{named_images(~inside)}; low and high are settings"
             )
-
-
-def check_counts(**settings: int) -> None:
-    """Refuse settings that are not whole numbers above 0.
-
-    Raises:
-        ValueError: By name.
-    """
-    for name, value in settings.items():
-        if isinstance(value, bool) or value != int(value) or value < 1:
-            raise ValueError(f"expected {name} to be a whole number above 0, got {value!r}")
-
-
-def check_positive(**settings: float) -> None:
-    """Refuse settings that are not finite and above 0.
-
-    Raises:
-        ValueError: By name.
-    """
-    for name, value in settings.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"expected {name} above 0, got {value!r}")
-
-
-def check_not_negative(**settings: float) -> None:
-    """Refuse settings that are below 0 or not finite.
-
-    Raises:
-        ValueError: By name.
-    """
-    for name, value in settings.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"expected {name} of at least 0, got {value!r}")
 
 
 def named_images(rows: Bool[Tensor, " batch"]) -> str:

@@ -9,16 +9,14 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from rightreasons.counterfactuals.anytime import (
-    AnytimeCounterfactual,
-    check_counts,
-    check_not_negative,
-    check_positive,
-    named_images,
-)
+from rightreasons.core.hooks import evaluating
+from rightreasons.core.settings import check_counts, check_not_negative, check_positive
+from rightreasons.core.tensors import elastic_net
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual, named_images
+from rightreasons.counterfactuals.learnt import unit_range
 from rightreasons.counterfactuals.search import Search
 
 
@@ -33,7 +31,7 @@ class ContrastiveExplanation(AnytimeCounterfactual):
 
     Args:
         sparsity: Weight of the absolute values (the papers' beta).
-        autoencoder: Images to images; where it is given, images that it reproduces are preferred.
+        autoencoder: Images from 0 to 1 to such images; where it is given, those that it reproduces are preferred.
         plausibility: Weight of that (gamma).
         background: The value of a pixel that says nothing; ``None``: ``low``.
         weight: First weight of the hinge (c).
@@ -43,6 +41,8 @@ class ContrastiveExplanation(AnytimeCounterfactual):
     """
 
     black_box: ClassVar[bool] = False
+    last_counts: ClassVar[bool] = False
+    """Whether a weight has found something by its last image alone; else by any."""
 
     sparsity: float = 0.1
     autoencoder: Callable[[Tensor], Tensor] | None = None
@@ -81,7 +81,7 @@ class ContrastiveExplanation(AnytimeCounterfactual):
     ) -> Float[Tensor, " batch"]:
         """The elastic net of the change, in units of the pixels' range."""
         change = (images - self.anchor(inputs)).flatten(1) / self.width
-        return change.square().sum(dim=1) + self.sparsity * change.abs().sum(dim=1)
+        return elastic_net(change, self.sparsity)
 
     def search(self, search: Search) -> Iterator[None]:
         """FISTA under one weight after another."""
@@ -98,7 +98,7 @@ class ContrastiveExplanation(AnytimeCounterfactual):
         return self.low if self.background is None else self.background
 
     def _fista(self, search: Search, weight: Tensor, hit: Tensor) -> Iterator[None]:
-        """All steps with these weights; ``hit`` tells for which images one was valid."""
+        """All steps with these weights; ``hit`` tells for which images one, or the last one, was valid."""
         images, ahead = search.inputs.clone(), search.inputs.clone()
         for step in range(self.steps):
             image = search.affordable(search.all, 2)
@@ -110,29 +110,26 @@ class ContrastiveExplanation(AnytimeCounterfactual):
             # Nesterov's look ahead.
             ahead[image] = self.allowed(found + step / (step + 3) * (found - images[image]), inputs)
             images[image] = found
-            hit[image] |= search.offer(found, image, search.logits(found, image))
+            valid = search.offer(found, image, search.logits(found, image))
+            hit[image] = valid if self.last_counts else hit[image] | valid
             yield
 
     def _slope(self, search: Search, images: Tensor, image: Tensor, weight: Tensor) -> Tensor:
         """The gradient of all but the absolute values, times the square of the range: that of a unit range."""
-
-        def hinge(logits: Float[Tensor, "rows classes"], image: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-            return F.relu(search.limits.lead - search.lead(logits, image))
-
-        logits, slope = search.differentiate(images, image, hinge)
+        logits, slope = search.differentiate(images, image, search.hinge)
         search.offer(images, image, logits)
         total = self.width**2 * weight.to(slope.dtype) * slope + 2 * (images - self.anchor(search.inputs[image]))
         if self.autoencoder is None:
             return total
-        return total + self.plausibility * self._implausible(images, self.autoencoder)
+        slopes = [self._implausible(images[row], self.autoencoder) for row in search.chunks(len(images))]
+        return total + self.width**2 * self.plausibility * torch.cat(slopes)
 
-    @staticmethod
-    def _implausible(images: Tensor, autoencoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """The gradient of what the autoencoder does not reproduce."""
-        with torch.enable_grad():
+    def _implausible(self, images: Tensor, autoencoder: Callable[[Tensor], Tensor]) -> Tensor:
+        """The gradient of what the autoencoder does not reproduce, of images from 0 to 1."""
+        with torch.enable_grad(), evaluating(autoencoder):
             leaf = images.detach().requires_grad_()
-            lost = (leaf - autoencoder(leaf)).square().sum()
-            return torch.autograd.grad(lost, leaf)[0]
+            units = unit_range(leaf, (self.low, self.high), autoencoder)
+            return torch.autograd.grad((units - autoencoder(units)).square().sum(), leaf)[0]
 
     def _shrunk(self, images: Tensor, inputs: Tensor, size: float) -> Tensor:
         """The proximal step of the absolute values, then the rule."""
@@ -166,11 +163,17 @@ class PertinentNegative(ContrastiveExplanation):
 class PertinentPositive(ContrastiveExplanation):
     """The least of the image that is enough for its class: the rest fades into the background.
 
+    The search starts from the whole image, which is valid: a weight is judged by the last image that it leads to.
+
     It answers another question than a counterfactual, so it is not in the catalogue: ``target`` is the *predicted*
     class, the images are what is kept of the originals, and ``valid`` says that the model still gives them that class.
 
     Source: Dhurandhar et al. 2018 (CEM), arXiv:1802.07623, Eqs. 3 and 4; ours as for :class:`PertinentNegative`.
     """
+
+    last_counts: ClassVar[bool] = True
+
+    weight: float = 1.0
 
     def anchor(self, inputs: Tensor) -> Tensor:
         """The background."""

@@ -8,18 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.core import ANY_OTHER
-from rightreasons.core.tensors import total_variation
-from rightreasons.counterfactuals.anytime import (
-    AnytimeCounterfactual,
-    check_counts,
-    check_not_negative,
-    check_positive,
-)
+from rightreasons.core.settings import check_counts, check_not_negative, check_positive
+from rightreasons.core.tensors import elastic_net, total_variation, unit_length
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual
 from rightreasons.counterfactuals.lines import bisected
 from rightreasons.counterfactuals.search import Objective, Search
 
@@ -31,6 +26,9 @@ Loss = Literal["margin", "cross_entropy"]
 
 DECAY, SQUARE_DECAY, TINY = 0.9, 0.999, 1e-8
 """Those of Adam."""
+
+EQUAL = 0.01
+"""Differences between neighbors below it, in a range of one, weigh less than a whole sign."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,9 @@ class Wachter(AnytimeCounterfactual):
         norm: What makes a change long.
         loss: ``margin``: by how much the target's logit falls short of the largest other one; ``cross_entropy``.
         sparsity: Share of the absolute values in ``elastic``.
-        tv: Weight of the total variation, the sum of absolute differences of neighboring pixels' changes.
-        steps: Steps at most.
+        tv: Weight of the total variation, the sum of absolute differences of neighboring pixels' changes; the signs of
+            its gradient enlarge rounding, so with it a result depends a little on the size of the batch.
+        steps: Gradients at most, the first at the original, so that one changed image less is tried.
         step_size: Size of the first step, as a share of the range of a pixel; it falls to a twentieth along a cosine.
         weight: Weight of the loss at the start.
         weight_change: Share by which the weight moves at each step.
@@ -103,7 +102,7 @@ class Wachter(AnytimeCounterfactual):
             waits = search.valid[image] & (search.length[image] == before)
             idle[image] = torch.where(waits, idle[image] + 1, 0)
             change = (here - search.inputs[image]) / self.width
-            downhill = weight[image] * _unit(slope) + _unit(self._slope(change))
+            downhill = weight[image] * unit_length(slope) + unit_length(self._slope(change))
             move = self._size(step) * adam.direction(downhill, image, step)
             images[image] = (here - move).clamp(self.low, self.high)
             yield
@@ -118,16 +117,16 @@ class Wachter(AnytimeCounterfactual):
         moved = (images - inputs) / self.width
         change = moved.flatten(1)
         if self.norm == "elastic":
-            length = change.square().sum(dim=1) + self.sparsity * change.abs().sum(dim=1)
+            length = elastic_net(change, self.sparsity)
         else:
             length = torch.linalg.vector_norm(change, dim=1) if self.norm == "l2" else change.abs().sum(dim=1)
         return length + self.tv * total_variation(moved) if self.tv else length
 
     def _objective(self, search: Search) -> Objective:
         def objective(logits: Float[Tensor, "rows classes"], image: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-            short = search.limits.lead - search.lead(logits, image)
+            short = search.hinge(logits, image)
             if self.loss == "margin":
-                return F.relu(short)
+                return short
             return torch.where(short > 0, cross_entropy(logits, search.target[image], search.predicted[image]), 0)
 
         return objective
@@ -135,7 +134,7 @@ class Wachter(AnytimeCounterfactual):
     def _slope(self, change: Float[Tensor, "rows channels height width"]) -> Tensor:
         """The gradient of the distance with respect to the change."""
         if self.norm == "l2":
-            slope = _unit(change)
+            slope = unit_length(change)
         else:
             slope = change.sign() if self.norm == "l1" else 2 * change + self.sparsity * change.sign()
         return slope + self.tv * _total_variation_slope(change) if self.tv else slope
@@ -170,16 +169,11 @@ def cross_entropy(
     return -torch.where(target == ANY_OTHER, others, wanted)
 
 
-def _unit(slope: Float[Tensor, "rows channels height width"]) -> Tensor:
-    """Each image's gradient at length 1; one of zeros stays zero."""
-    length: Tensor = torch.linalg.vector_norm(slope, dim=(1, 2, 3), keepdim=True)
-    return slope / length.clamp(min=torch.finfo(slope.dtype).tiny)
-
-
 def _total_variation_slope(change: Float[Tensor, "rows channels height width"]) -> Tensor:
+    """Signs of the differences between neighbors; of what rounding makes of equal ones, next to nothing."""
     slope = torch.zeros_like(change)
     for dim in (2, 3):
-        signs, size = change.diff(dim=dim).sign(), change.shape[dim] - 1
+        signs, size = (change.diff(dim=dim) / EQUAL).clamp(-1, 1), change.shape[dim] - 1
         slope.narrow(dim, 1, size).add_(signs)
         slope.narrow(dim, 0, size).sub_(signs)
     return slope

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rightreasons.core.settings import check_counts, check_positive
 from rightreasons.core.tensors import resized
-from rightreasons.counterfactuals.anytime import AnytimeCounterfactual, check_counts, check_positive
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual
 from rightreasons.counterfactuals.lines import bisected
 from rightreasons.counterfactuals.search import Search, best_rows
 from rightreasons.data.dataset import stream
@@ -64,7 +65,7 @@ class GrowingSpheres(AnytimeCounterfactual):
         if not (math.isfinite(self.growth) and self.growth > 1):
             raise ValueError(f"expected growth above 1, got {self.growth}")
         object.__setattr__(self, "cells", tuple(self.cells))
-        if not self.cells or any(cell != int(cell) or cell < 1 for cell in self.cells):
+        if not self.cells or any(not isinstance(cell, int) or cell < 1 for cell in self.cells):
             raise ValueError(f"expected cells to be sides of at least one pixel, got {self.cells}")
 
     def search(self, search: Search) -> Iterator[None]:

@@ -8,22 +8,17 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.counterfactuals.anytime import (
-    AnytimeCounterfactual,
-    check_counts,
-    check_not_negative,
-    check_positive,
-)
+from rightreasons.core.hooks import evaluating
+from rightreasons.core.settings import check_counts, check_not_negative, check_positive
+from rightreasons.core.tensors import unit_length
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual
 from rightreasons.counterfactuals.learnt import (
     LatentModel,
-    evaluating,
     pixel_values,
     told_class,
-    unit_length,
     unit_range,
 )
 from rightreasons.counterfactuals.search import Search
@@ -50,7 +45,7 @@ class LatentSearch(AnytimeCounterfactual):
     Args:
         autoencoder: Has ``encode(images)`` and ``decode(latent, target)`` for images from 0 to 1, such as a ``VAE``.
         nearness: Weight of the distance.
-        steps: Steps at most.
+        steps: Images tried at most, the first from the encoding itself.
         style: How much of the original's encoding the start keeps; 0 starts from the mean of the prior.
         step_size: Length of the first step, in units of the prior's standard deviation; it falls to a fifth.
     """
@@ -108,15 +103,11 @@ class LatentSearch(AnytimeCounterfactual):
         self, search: Search, latent: Float[Tensor, "rows latent"], told: Int[Tensor, " rows"], image: Tensor
     ) -> Float[Tensor, "rows latent"]:
         """The gradient with respect to the encodings; offers the images on the way."""
-
-        def hinge(logits: Float[Tensor, "rows classes"], image: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-            return F.relu(search.limits.lead - search.lead(logits, image))
-
         with torch.enable_grad(), evaluating(self.autoencoder):
             leaf = latent.detach().requires_grad_()
             made = pixel_values(self.autoencoder.decode(leaf, told), (self.low, self.high), search.inputs)
         images = made.detach()
-        logits, slope = search.differentiate(images, image, hinge)
+        logits, slope = search.differentiate(images, image, search.hinge)
         search.offer(images, image, logits)
         pull = unit_length(slope) + self.nearness * unit_length((images - search.inputs[image]).sign())
         return torch.autograd.grad(made, leaf, pull)[0]

@@ -1,18 +1,15 @@
-"""What methods with a trained network of their own share: its range of values, its mode, and the class it is told."""
+"""What methods with a trained network of their own share: its range of values, and the class it is told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
+from torch import Tensor
 
 from rightreasons.core import ANY_OTHER
-from rightreasons.core.hooks import modes_kept
+from rightreasons.core.hooks import for_weights
 from rightreasons.counterfactuals.search import Search
 
 
@@ -32,23 +29,10 @@ class LatentModel(Encoder, Protocol):
         """The image of each encoding, from 0 to 1."""
 
 
-@contextmanager
-def evaluating(network: object) -> Iterator[None]:
-    """Evaluation mode inside, for what is a network; it gets its modes back."""
-    if not isinstance(network, nn.Module):
-        yield
-        return
-    with modes_kept(network):
-        network.eval()
-        yield
-
-
 def unit_range(images: Tensor, pixel_range: tuple[float, float], network: object) -> Tensor:
     """The images from 0 to 1, where and as exact as the network's weights are."""
     low, high = pixel_range
-    weights = chain(network.parameters(), network.buffers()) if isinstance(network, nn.Module) else iter(())
-    like = next((each for each in weights if each.is_floating_point()), images)
-    return ((images - low) / (high - low)).to(device=like.device, dtype=like.dtype)
+    return for_weights((images - low) / (high - low), network)
 
 
 def pixel_values(images: Tensor, pixel_range: tuple[float, float], like: Tensor) -> Tensor:
@@ -68,10 +52,3 @@ def told_class(search: Search, network: object) -> Int[Tensor, " batch"]:
         raise ValueError(f"expected a network that knows the model's {classes} classes, got one of {known}")
     runner_up = search.start.scatter(1, search.predicted[:, None], -torch.inf).argmax(dim=1)
     return torch.where(search.target == ANY_OTHER, runner_up, search.target)
-
-
-def unit_length(slope: Float[Tensor, "rows ..."]) -> Tensor:
-    """Each row at length 1; one of zeros stays zero."""
-    flat = slope.flatten(1)
-    length: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-    return (flat / length.clamp(min=torch.finfo(slope.dtype).tiny)).view_as(slope)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rightreasons.attribution.references import check_references, reference_images
 from rightreasons.core import ANY_OTHER
-from rightreasons.counterfactuals.anytime import AnytimeCounterfactual, check_counts
+from rightreasons.core.settings import check_counts
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual
 from rightreasons.counterfactuals.lines import bisected
 from rightreasons.counterfactuals.search import Search
 
@@ -51,21 +52,18 @@ class NearestNeighbor(AnytimeCounterfactual):
         self.check_range(self.references, "references")
         if self.labels is not None and len(self.labels) != len(self.references):
             raise ValueError(f"expected one label a reference, {len(self.references)}, got {len(self.labels)}")
-        if self.halvings != int(self.halvings) or self.halvings < 0:
-            raise ValueError(f"expected halvings to be a whole number of at least 0, got {self.halvings!r}")
+        check_counts(0, halvings=self.halvings)
 
     def search(self, search: Search) -> Iterator[None]:
         """Outward, then perhaps back along the line."""
         references = reference_images(self.references, search.inputs)
         order = self._order(search, references)
         found = torch.zeros_like(search.valid)
-        # A budget that has no room for a whole block is asked for in smaller ones: one query is the original's.
-        block = AT_ONCE if self.max_queries is None else min(AT_ONCE, max(1, self.max_queries - 1))
-        for first in range(0, order.shape[1], block):
-            image = search.affordable(search.all[~found], block)
-            if not len(image):
-                break
+        first = 0
+        while first < order.shape[1] and len(image := search.affordable(search.all[~found])):
+            block = search.room(image, AT_ONCE)
             shown = order[image, first : first + block]
+            first += block
             row, column = (shown >= 0).nonzero(as_tuple=True)
             for part in search.chunks(len(row)):
                 of, candidates = image[row[part]], references[shown[row[part], column[part]]]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.forward import rows_at_once
+from rightreasons.attribution.forward import evaluated
 from rightreasons.core import Classifier
-from rightreasons.core.hooks import modes_kept
+from rightreasons.core.settings import check_counts
 from rightreasons.core.tensors import check_pair
-from rightreasons.counterfactuals.anytime import check_counts
 from rightreasons.counterfactuals.growing_spheres import thinned
 from rightreasons.counterfactuals.search import Limits, Search
 
 VISIBLE = 5 / 255
 """A change of a pixel above it is seen, in a range of one."""
+
+LEAST = 3
+"""Passes that are always made: of the original, of the changed image, and of what is shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +79,22 @@ def overlay(
         visible: A change above it is seen, in a range of one.
 
     Raises:
-        ValueError: The tensors do not go together.
+        ValueError: The tensors do not go together, or the budget has no room for the three passes that are always made.
     """
     check_pair(inputs, target)
     if images.shape != inputs.shape:
         raise ValueError(f"expected changed images of shape {tuple(inputs.shape)}, got {tuple(images.shape)}")
+    if limits.max_queries is not None:
+        if limits.max_queries < LEAST:
+            raise ValueError(f"expected max_queries of at least {LEAST}, got {limits.max_queries}")
+        # The last pass, of what is shown, is set aside.
+        limits = replace(limits, max_queries=limits.max_queries - 1)
     width = pixel_range[1] - pixel_range[0]
-    search = Search(model, inputs.detach(), target.to(inputs.device), _length, limits)
-    needed = _needed(search, images.detach().to(inputs).clone())
+    with torch.inference_mode(False):
+        # Copies: tensors of inference mode cannot be used outside it.
+        inputs, images, target = (t.detach().clone() for t in (inputs, images.to(inputs), target.to(inputs.device)))
+        search = Search(model, inputs, target, _length, limits)
+    needed = _needed(search, images)
     change = (needed - inputs) / width
     seen = change.abs().amax(dim=1, keepdim=True) > visible
     shown = torch.where(seen, needed, inputs)
@@ -101,9 +111,10 @@ def overlay(
     )
 
 
-def _needed(search: Search, candidates: Float[Tensor, "batch channels height width"]) -> Tensor:
-    """The candidates without the changes that their class does not need."""
+def _needed(search: Search, images: Float[Tensor, "batch channels height width"]) -> Tensor:
+    """The images without the changes that their class does not need."""
     with search.running():
+        candidates = images.clone()
         valid = search.flipped(search.logits(candidates, search.all), search.all)
         for _ in thinned(search, candidates, search.all[valid]):
             pass
@@ -132,13 +143,8 @@ def way_probabilities(
     model: Classifier, frames: Float[Tensor, "frames batch channels height width"]
 ) -> Float[Tensor, "frames batch classes"]:
     """The probabilities of all classes in each frame; in evaluation mode."""
-    flat, count = frames.flatten(0, 1), frames.shape[1]
-    rows = torch.arange(len(flat), device=flat.device)
-    with torch.no_grad(), modes_kept(model.network):
-        model.network.eval()
-        parts = [model.rows(row % count)(flat[row]) for row in torch.split(rows, rows_at_once(None, flat))]
-    logits = torch.cat(parts).as_subclass(Tensor).float()
-    return logits.softmax(dim=1).view(*frames.shape[:2], -1)
+    image = torch.arange(frames.shape[1], device=frames.device).repeat(len(frames))
+    return evaluated(model, frames.flatten(0, 1), image).softmax(dim=1).view(*frames.shape[:2], -1)
 
 
 def edges(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:

@@ -15,13 +15,11 @@ from torch import Tensor
 from rightreasons.attribution.forward import rows_at_once
 from rightreasons.attribution.references import check_references
 from rightreasons.core import ANY_OTHER
-from rightreasons.counterfactuals.anytime import (
-    AnytimeCounterfactual,
-    check_counts,
-    check_not_negative,
-    check_positive,
-)
-from rightreasons.counterfactuals.learnt import Encoder, evaluating, unit_range
+from rightreasons.core.hooks import evaluating
+from rightreasons.core.settings import check_counts, check_not_negative, check_positive
+from rightreasons.core.tensors import elastic_net
+from rightreasons.counterfactuals.anytime import AnytimeCounterfactual
+from rightreasons.counterfactuals.learnt import Encoder, unit_range
 from rightreasons.counterfactuals.search import Search
 
 
@@ -49,7 +47,7 @@ class PrototypeGuided(AnytimeCounterfactual):
         sparsity: Weight of the absolute values (beta).
         weight: First weight of the hinge (c).
         rounds: Weights that are tried.
-        steps: Steps of FISTA with each.
+        steps: Steps of FISTA with each, the first at the original, so that one changed image less is tried.
         step_size: Of the first step; it shrinks with the square root of what remains.
     """
 
@@ -87,7 +85,7 @@ class PrototypeGuided(AnytimeCounterfactual):
     ) -> Float[Tensor, " batch"]:
         """The elastic net of the change, in units of the pixels' range."""
         change = (images - inputs).flatten(1) / self.width
-        return change.square().sum(dim=1) + self.sparsity * change.abs().sum(dim=1)
+        return elastic_net(change, self.sparsity)
 
     def search(self, search: Search) -> Iterator[None]:
         """Prototypes, then FISTA under one weight after another."""
@@ -117,11 +115,7 @@ class PrototypeGuided(AnytimeCounterfactual):
 
     def _slope(self, search: Search, images: Tensor, image: Tensor, weight: Tensor, hit: Tensor) -> Tensor:
         """The gradient of the hinge and the squares with respect to the change; offers the images."""
-
-        def hinge(logits: Float[Tensor, "rows classes"], image: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-            return F.relu(search.limits.lead - search.lead(logits, image))
-
-        logits, slope = search.differentiate(images, image, hinge)
+        logits, slope = search.differentiate(images, image, search.hinge)
         hit[image] |= search.offer(images, image, logits)
         return weight * slope * self.width + 2 * (images - search.inputs[image]) / self.width
 
@@ -163,7 +157,8 @@ class PrototypeGuided(AnytimeCounterfactual):
         start = gaps.gather(1, chosen)[:, 0]
         towards = prototypes[torch.arange(len(own), device=own.device), chosen[:, 0]]
         exists = start.isfinite().to(search.inputs.device)
-        return _Guide(towards, start.clamp(min=torch.finfo(start.dtype).tiny), exists)
+        # What lies at its prototype already is not drawn there.
+        return _Guide(towards, start.masked_fill(start == 0, torch.inf), exists)
 
     def _nearest(
         self, own: Float[Tensor, "batch code"], classes: int

@@ -115,6 +115,12 @@ class Search:
             return image
         return image[self._queries[image] + rows <= limits.max_queries]
 
+    def room(self, image: Int[Tensor, " rows"], most: int) -> int:
+        """How many further rows may run for each of these originals, which can afford one; ``most`` at the most."""
+        if self.limits.max_queries is None:
+            return most
+        return min(most, self.limits.max_queries - int(self._queries[image].max()))
+
     def chunks(self, rows: int) -> tuple[Int[Tensor, " _"], ...]:
         """Numbers of rows, as many as may run at once."""
         numbers = torch.arange(rows, device=self.inputs.device)
@@ -151,9 +157,14 @@ class Search:
         """By how much the logit of the target exceeds all others; of any other class, by how much the best one does."""
         return lead_of(logits, self.target[image], self.predicted[image])
 
+    def hinge(self, logits: Float[Tensor, "rows classes"], image: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """By how much the lead falls short of what is large enough."""
+        return F.relu(self.limits.lead - self.lead(logits, image))
+
     def flipped(self, logits: Float[Tensor, "rows classes"], image: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
-        """Whether the lead is large enough."""
-        return self.lead(logits, image) >= self.limits.lead
+        """Whether the lead is large enough, and no tie."""
+        lead = self.lead(logits, image)
+        return (lead >= self.limits.lead) & (lead > 0)
 
     def offer(
         self,
@@ -165,7 +176,7 @@ class Search:
         valid = self.flipped(logits, image)
         length = self.distance(self.inputs[image], candidates).double()
         # Valid images lie above 1, the nearer the higher; others below, by their probability.
-        merit = torch.where(valid, 1 + 1 / (1 + length), self._probability(logits, image))
+        merit = torch.where(valid, 1 + 1 / (1 + length), self._probability(logits, image)).nan_to_num(-torch.inf)
         row = best_rows(merit, image, self._merit)
         if len(row):
             better = image[row]

@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.forward import rows_at_once
+from rightreasons.attribution.forward import evaluated
 from rightreasons.attribution.perturbation.masking import generator_of
 from rightreasons.core import Batch, Classifier
-from rightreasons.core.hooks import modes_kept
 
 
 def runner_up(model: Classifier, inputs: Float[Tensor, "batch channels height width"]) -> Int[Tensor, " batch"]:
@@ -22,8 +21,8 @@ def random_other(
 ) -> Int[Tensor, " batch"]:
     """A class of each image, drawn evenly from all but the predicted one."""
     ranked = _ranked(model, inputs)
-    draws = torch.randint(1, ranked.shape[1], (len(ranked), 1), generator=generator_of(seed)).to(ranked.device)
-    return ranked.sort(dim=1).values.gather(1, (ranked[:, :1] + draws) % ranked.shape[1])[:, 0]
+    draws = torch.randint(1, ranked.shape[1], (len(ranked),), generator=generator_of(seed)).to(ranked.device)
+    return (ranked[:, 0] + draws) % ranked.shape[1]
 
 
 def misclassified(model: Classifier, batch: Batch) -> Batch:
@@ -36,8 +35,4 @@ def misclassified(model: Classifier, batch: Batch) -> Batch:
 
 def _ranked(model: Classifier, inputs: Tensor) -> Int[Tensor, "batch classes"]:
     """The classes of each image, the most probable first; in evaluation mode."""
-    rows = torch.arange(len(inputs), device=inputs.device)
-    with torch.no_grad(), modes_kept(model.network):
-        model.network.eval()
-        parts = [model.rows(row)(inputs[row]) for row in torch.split(rows, rows_at_once(None, inputs))]
-    return torch.cat(parts).as_subclass(Tensor).argsort(dim=1, descending=True, stable=True)
+    return evaluated(model, inputs).argsort(dim=1, descending=True, stable=True)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from rightreasons.attribution import ATTRIBUTIONS, Baseline, ClassBaseline, GeneratedBaseline, TargetedBaseline
 from rightreasons.attribution.from_data import labeled_references
 from rightreasons.attribution.perturbation.baselines import NAMES
+from rightreasons.core.hooks import evaluating
 from rightreasons.core.tensors import weights_digest
 from rightreasons.counterfactuals import Amortized
-from rightreasons.counterfactuals.learnt import evaluating, pixel_values, unit_range
+from rightreasons.counterfactuals.learnt import pixel_values, unit_range
 from rightreasons.data import DATASETS, ImageDataset
 from rightreasons.experiments.parts import Keep, learnt_parts
 from rightreasons.experiments.subject import Subject

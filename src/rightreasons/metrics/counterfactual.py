@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.forward import rows_at_once
+from rightreasons.attribution.forward import evaluated
 from rightreasons.core import ANY_OTHER, Classifier
-from rightreasons.core.hooks import modes_kept
+from rightreasons.core.hooks import evaluating, for_weights
 from rightreasons.core.tensors import check_pair, total_variation
 
 Autoencoder = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ def validity(
     *,
     original: Int[Tensor, " batch"] | None = None,
 ) -> Bool[Tensor, " batch"]:
-    """Whether the model gives the image the target.
+    """Whether the model gives the image the target; an image whose logits are not finite it gives nothing.
 
     With a second model, of another seed, architecture or training, it is *oracle* validity: a small change that only
     fools the first one is not valid there.
@@ -49,12 +49,13 @@ def validity(
         ValueError: Any other class was asked for without ``original``.
     """
     check_pair(images, target)
-    found = _probabilities(model, images).argmax(dim=1)
+    each = _probabilities(model, images)
+    found, told = each.argmax(dim=1), each.isfinite().all(dim=1)
     if original is None:
         if (target == ANY_OTHER).any():
             raise ValueError("expected original, because the target is any other class, got None")
-        return found == target
-    return torch.where(target == ANY_OTHER, found != original, found == target)
+        return (found == target) & told
+    return torch.where(target == ANY_OTHER, found != original, found == target) & told
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +144,7 @@ def im2(
 
     Source: Van Looveren and Klaise 2019, arXiv:1907.02584; means in place of sums, as for :func:`im1`.
     """
-    with torch.no_grad():
-        everything = whole(images)
+    everything = _by(whole, images)
     wanted = _reproduced(images, target, autoencoders)
     return _error(wanted, everything) / (images.flatten(1).abs().mean(dim=1) + EPSILON)
 
@@ -322,8 +322,11 @@ def _among(images: Tensor, bank: Tensor) -> Bool[Tensor, " batch"]:
 
 
 def _nearest(images: Tensor, bank: Tensor, k: int) -> Float[Tensor, " batch"]:
-    gaps = torch.cdist(images.flatten(1), bank.flatten(1).to(images))
-    return gaps.topk(min(k, len(bank)), dim=1, largest=False).values.mean(dim=1)
+    flat, known = images.flatten(1), bank.flatten(1).to(images)
+    near = torch.cdist(flat, known).topk(min(k, len(bank)), dim=1, largest=False).indices
+    # Once more one by one: products of matrices are not exact enough where an image is very near.
+    each = [torch.linalg.vector_norm(known[of] - image, dim=1).mean() for image, of in zip(flat, near, strict=True)]
+    return torch.stack(each)
 
 
 def _reproduced(images: Tensor, of: Int[Tensor, " batch"], autoencoders: Sequence[Autoencoder]) -> Tensor:
@@ -333,9 +336,14 @@ def _reproduced(images: Tensor, of: Int[Tensor, " batch"], autoencoders: Sequenc
         if not 0 <= label < len(autoencoders):
             raise ValueError(f"expected an autoencoder for each class, got {len(autoencoders)} and class {label}")
         rows = of == label
-        with torch.no_grad():
-            made[rows] = autoencoders[label](images[rows])
+        made[rows] = _by(autoencoders[label], images[rows])
     return made
+
+
+def _by(autoencoder: Autoencoder, images: Tensor) -> Tensor:
+    """What it makes of them, in evaluation mode and at its weights' precision."""
+    with torch.no_grad(), evaluating(autoencoder):
+        return autoencoder(for_weights(images, autoencoder)).to(images)
 
 
 def _error(one: Tensor, other: Tensor) -> Float[Tensor, " batch"]:
@@ -348,10 +356,4 @@ def _of(each: Float[Tensor, "... batch classes"], chosen: Int[Tensor, " batch"])
 
 
 def _probabilities(model: Classifier, images: Tensor) -> Float[Tensor, "batch classes"]:
-    """In evaluation mode and in float32 at least; the model is left as it was."""
-    rows = torch.arange(len(images), device=images.device)
-    with torch.no_grad(), modes_kept(model.network):
-        model.network.eval()
-        parts = [model.rows(row)(images[row]) for row in torch.split(rows, rows_at_once(None, images))]
-    logits = torch.cat(parts).as_subclass(Tensor)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    return evaluated(model, images).softmax(dim=1)

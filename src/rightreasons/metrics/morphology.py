@@ -89,10 +89,12 @@ def digit_morphology(images: Float[Tensor, "batch 1 height width"], *, scale: in
         scale: Times that they are enlarged; thickness is exact to one enlarged pixel.
 
     Raises:
-        ValueError: ``scale`` is below 1.
+        ValueError: ``scale`` is below 1, or the images have several channels.
     """
     if scale < 1:
         raise ValueError(f"expected a scale of at least 1, got {scale}")
+    if images.shape[1] != 1:
+        raise ValueError(f"expected images of one channel, got {images.shape[1]}")
     rows = [_measured(mask, scale) for part in torch.split(images, AT_ONCE) for mask in _thinned(_strokes(part, scale))]
     table = torch.tensor(np.array(rows).reshape(-1, 6), dtype=torch.float64, device=images.device)
     return Morphology(*table.unbind(dim=1))
@@ -159,7 +161,8 @@ def _measured(masks: tuple[Masks, Masks], scale: int) -> tuple[float, ...]:
     depth = ndimage.distance_transform_edt(stroke)[skeleton]
     down, right = (place.astype(np.float64) for place in np.nonzero(stroke))
     down, right = down - down.mean(), right - right.mean()
-    lean = (down * right).sum() / np.square(down).sum()
+    # A stroke in a single row leans nowhere.
+    lean = (down * right).sum() / (np.square(down).sum() or 1.0)
     sides = _span(right - lean * down), _span(down)
     long, thick = _length(skeleton), 2 * depth.mean()
     lengths = (length / scale for length in (long, thick, *sides))

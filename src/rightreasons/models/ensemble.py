@@ -16,7 +16,7 @@ class DeepEnsemble(nn.Module):
     It returns the logarithm of the members' mean probabilities, which stands for logits: its softmax is that mean.
     In training a batch is split evenly among the members, so that each learns by itself, from images of its own,
     which the next epoch's order gives to another. K members want K times the batch size and K times the epochs of one.
-    Where a last batch holds less than two images a member, which normalizations need, only the first members take part.
+    Of a batch with less than two images a member, which normalizations need, members drawn at random take part.
 
     A layer inside a member shows what that member looks at; methods of the input explain the vote.
 
@@ -40,6 +40,8 @@ class DeepEnsemble(nn.Module):
         if not self.training:
             votes = torch.stack([member(inputs).log_softmax(dim=1) for member in self.members])
             return votes.logsumexp(dim=0) - math.log(len(self.members))
-        learning = self.members[: max(1, len(inputs) // 2)]
+        learning = list(self.members)
+        if (most := max(1, len(inputs) // 2)) < len(learning):
+            learning = [self.members[number] for number in torch.randperm(len(learning))[:most].tolist()]
         parts = inputs.tensor_split(len(learning))
         return torch.cat([member(part) for member, part in zip(learning, parts, strict=True)])

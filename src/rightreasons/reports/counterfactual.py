@@ -190,7 +190,7 @@ class CounterfactualPage:
     @property
     def few(self) -> int:
         """So many images are needed for an interval, where there are fewer."""
-        return FEW if int(self.answers.found.valid.sum()) < FEW else 0
+        return FEW if int(self.answers.valid.sum()) < FEW else 0
 
     @property
     def verdict(self) -> str:
@@ -214,7 +214,7 @@ class CounterfactualPage:
 def verdict(answers: Answers) -> str:
     """How many are valid and how near they are, in a sentence with intervals."""
     summary, images = answers.summary(), len(answers.asked.names)
-    valid = int(answers.found.valid.sum())
+    valid = int(answers.valid.sum())
     told = f"{valid:,} of {images:,} {'counterfactual is' if images == 1 else 'counterfactuals are'} valid"
     shown = _ends(summary["validity"], "%")
     told += f" ({_number(summary['validity'].value, '%')}, 95 % interval {shown})" if shown else ""
@@ -225,7 +225,7 @@ def verdict(answers: Answers) -> str:
         parts.append(f"{name} {_number(summary[key].value, '')}")
         # The lowest and the highest of the images themselves: in brackets they would be taken for an interval.
         if valid > 1:
-            values = getattr(answers.distances, key)[answers.found.valid]
+            values = getattr(answers.distances, key)[answers.valid]
             low, high = float(values.min()), float(values.max())
             ends = [f"{end:,.0f}" if key == "l0" else _number(end, "") for end in (low, high)]
             parts[-1] += f", over the {valid:,} images from {' to '.join(ends)}"

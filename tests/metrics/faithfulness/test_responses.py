@@ -249,7 +249,7 @@ def test_wrong_settings_are_refused():
     for metric in (PixelFlipping, ROAD, SensitivityN, Infidelity, FaithfulnessEstimate):
         with pytest.raises(ValueError, match="expected score to be one of"):
             metric(score="loudness")
-        with pytest.raises(ValueError, match="expected max_batch to be a whole number above 0"):
+        with pytest.raises(ValueError, match="expected max_batch to be a whole number of at least 1"):
             metric(max_batch=0)
     with pytest.raises(ValueError, match="expected steps to be a whole number"):
         PixelFlipping(steps=0)

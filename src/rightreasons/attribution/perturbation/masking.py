@@ -20,6 +20,7 @@ from rightreasons.attribution.perturbation.baselines import Hidden, baselines_of
 from rightreasons.attribution.score import Score, check_score
 from rightreasons.core import Attribution, Classifier
 from rightreasons.core.hooks import preserved
+from rightreasons.core.settings import check_counts
 
 Place = Callable[[Tensor, Tensor], Tensor]
 """``place(step, image) -> inputs``: the images of these numbers under the masks of these numbers."""
@@ -60,7 +61,7 @@ class Perturbation(Attribution):
         if self.score not in (*get_args(Score), "probability"):
             check_score(self.score)
         if self.max_batch is not None:
-            check_whole(max_batch=self.max_batch)
+            check_counts(max_batch=self.max_batch)
         if self.bfloat16:
             object.__setattr__(self, "differentiable", False)
 
@@ -204,14 +205,3 @@ def check_any(images: Tensor) -> None:
     """
     if not len(images):
         raise ValueError("expected at least one image, got an empty batch")
-
-
-def check_whole(**settings: int) -> None:
-    """Refuse settings that are not whole numbers above 0.
-
-    Raises:
-        ValueError: By name.
-    """
-    for name, value in settings.items():
-        if isinstance(value, bool) or value != int(value) or value < 1:
-            raise ValueError(f"expected {name} to be a whole number above 0, got {value!r}")

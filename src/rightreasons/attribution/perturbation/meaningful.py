@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from rightreasons.attribution.forward import Output, rows_at_once, score_of
 from rightreasons.attribution.perturbation.baselines import Hidden
-from rightreasons.attribution.perturbation.masking import Perturbation, check_whole, generator_of, progress
+from rightreasons.attribution.perturbation.masking import Perturbation, generator_of, progress
 from rightreasons.attribution.score import gradient
 from rightreasons.core import Classifier
+from rightreasons.core.settings import check_counts
 from rightreasons.core.tensors import resized
 
 Deleted = Float[Tensor, "batch 1 rows columns"]
@@ -59,7 +60,7 @@ class MeaningfulPerturbation(Perturbation):
         super().__post_init__()
         if self.bfloat16:
             raise ValueError("expected bfloat16 to be off, since the mask is found by gradients, got True")
-        check_whole(steps=self.steps, cells=self.cells)
+        check_counts(steps=self.steps, cells=self.cells)
         for name in ("rate", "exponent"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")

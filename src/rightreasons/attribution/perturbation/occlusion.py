@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import Perturbation, check_whole, scores
+from rightreasons.attribution.perturbation.masking import Perturbation, scores
 from rightreasons.attribution.perturbation.regions import RegionPerturbation, coalition_scores, cut, gathered
 from rightreasons.core import Classifier
+from rightreasons.core.settings import check_counts
 
 SHARE = 8
 """Without a ``window``: so many fit along the shorter side."""
@@ -44,7 +45,7 @@ class Occlusion(Perturbation):
         for name, sides in (("window", self.window), ("stride", self.stride)):
             if sides is not None:
                 for side in _pair(sides):
-                    check_whole(**{name: side})
+                    check_counts(**{name: side})
         if self.window is not None and self.stride is not None:
             _check_stride(_pair(self.window), _pair(self.stride))
 

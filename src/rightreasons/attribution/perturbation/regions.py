@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import Perturbation, check_whole, coalition_keys, scores
+from rightreasons.attribution.perturbation.masking import Perturbation, coalition_keys, scores
 from rightreasons.core import Classifier, MissingExtra
+from rightreasons.core.settings import check_counts
 
 Segments = Literal["grid", "slic"] | Callable[[Tensor], Tensor]
 """``grid``: rectangles of almost equal size; ``slic``: superpixels; or a function from images to whole numbers
@@ -34,7 +35,7 @@ class RegionPerturbation(Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(cells=self.cells)
+        check_counts(cells=self.cells)
         if not callable(self.segments) and self.segments not in ("grid", "slic"):
             raise ValueError(f"expected segments to be 'grid', 'slic' or a function, got {self.segments!r}")
 

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rightreasons.attribution.forward import Output
-from rightreasons.attribution.perturbation.masking import Perturbation, check_whole, generator_of, scores
+from rightreasons.attribution.perturbation.masking import Perturbation, generator_of, scores
 from rightreasons.core import Classifier
+from rightreasons.core.settings import check_counts
 
 NUMBERS = 2**22
 """Numbers in the masks that are held at once while the map is summed up."""
@@ -45,7 +46,7 @@ class RISE(Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(masks=self.masks, cells=self.cells)
+        check_counts(masks=self.masks, cells=self.cells)
         if not 0 < self.probability < 1:
             raise ValueError(f"expected probability between 0 and 1, got {self.probability}")
 

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import check_whole, generator_of
+from rightreasons.attribution.perturbation.masking import generator_of
 from rightreasons.attribution.perturbation.regions import RegionPerturbation, Regions, coalition_scores, cut, gathered
 from rightreasons.core import Classifier
+from rightreasons.core.settings import check_counts
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LIME(RegionPerturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(samples=self.samples)
+        check_counts(samples=self.samples)
         if self.kernel_width <= 0 or self.regularization <= 0:
             raise ValueError(
                 f"expected kernel_width and regularization above 0, got {self.kernel_width} and {self.regularization}"
@@ -91,7 +92,7 @@ class KernelSHAP(RegionPerturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(samples=self.samples)
+        check_counts(samples=self.samples)
 
     def against(
         self, model: Classifier, inputs: Tensor, baseline: Tensor, target: Tensor, *, graph: bool

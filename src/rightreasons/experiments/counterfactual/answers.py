@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rightreasons.core import ANY_OTHER, Counterfactuals
@@ -54,13 +54,19 @@ class Answers:
         return reached_class(self.way[-1], self.asked.predicted, self.asked.target)
 
     @property
+    def valid(self) -> Bool[Tensor, " images"]:
+        """Whether the model gives the changed image the target, by whatever lead."""
+        reached, target = self.way[-1].argmax(dim=1), self.asked.target
+        return torch.where(target == ANY_OTHER, reached != self.asked.predicted, reached == target)
+
+    @property
     def milliseconds(self) -> float:
         """Of the search, an image; all are searched together."""
         return 1000 * self.found.seconds / len(self.asked.names)
 
     def summary(self) -> dict[str, Estimate]:
         """Means over the images with 95 % intervals: validity and queries over all, distances over the valid ones."""
-        valid = self.found.valid
+        valid = self.valid
         told = {name: getattr(self.distances, name) for name in ("l2", "l1", "linf", "l0", "tv", "sparsity")}
         told |= {"sharpness": self.boundary.sharpness, "overshoot": self.boundary.overshoot}
         found = {"validity": valid.double(), "queries": self.found.queries.double()}
@@ -96,7 +102,7 @@ def _told(answers: Answers, row: int) -> dict[str, Any]:
         "predicted": classes[start],
         "target": ANY if asked.target[row] == ANY_OTHER else classes[int(asked.target[row])],
         "becomes": classes[int(chances[-1].argmax())],
-        "valid": bool(found.valid[row]),
+        "valid": bool(answers.valid[row]),
         "way": {"predicted": chances[:, start].tolist(), "other": chances[:, other].tolist()},
         "distances": {f.name: float(getattr(answers.distances, f.name)[row]) for f in fields(Distances)},
         "boundary": {f.name: float(getattr(answers.boundary, f.name)[row]) for f in fields(Boundary)},

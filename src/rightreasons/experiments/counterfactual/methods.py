@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from rightreasons.core import CorruptData
 from rightreasons.counterfactuals import COUNTERFACTUALS
@@ -20,6 +20,8 @@ from rightreasons.experiments.run import Resources, accelerator_for, make_folder
 
 KIND = "counterfactual-method"
 KINDS = ("runner-up", "random")
+Role = Literal["model", "oracle"]
+ROLES: tuple[Role, ...] = get_args(Role)
 NETWORK, ORACLE = ModelConfig("baseline_cnn"), ModelConfig("lenet")
 TRAINING = TrainingConfig(epochs=5, batch_size=128, lr=2e-3, schedule="cosine")
 COLUMNS = {
@@ -100,9 +102,9 @@ class MethodsProtocol:
         """How much is measured."""
         return Sizes(self.first, self.images, self.real, self.steps, self.neighbors)
 
-    def run(self, data: str, model: ModelConfig, seed: int) -> RunConfig:
+    def run(self, data: str, role: Role, seed: int) -> RunConfig:
         """How one of the two networks is trained; the oracle's seed is another one."""
-        own = seed if model == self.model else seed + 1000
+        model, own = (self.model, seed) if role == "model" else (self.oracle, seed + 1000)
         return RunConfig(seed=own, data=DataConfig(name=data, seed=seed), model=model, training=self.training)
 
 
@@ -124,7 +126,7 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All that decides its numbers."""
         protocol = self.protocol
-        networks = {n: as_dict(protocol.run(self.data, getattr(protocol, n), self.seed)) for n in ("model", "oracle")}
+        networks = {n: as_dict(protocol.run(self.data, n, self.seed)) for n in ROLES}
         known = inspect.signature(COUNTERFACTUALS[self.method]).parameters
         plain = {n: p.default for n, p in known.items() if p.default is not p.empty}
         own = {"data": self.data, "method": self.method, "target": self.kind, "seed": self.seed}
@@ -190,7 +192,7 @@ def run_methods(cells: Sequence[Cell], held: MethodRecords, out: Path, resources
 def _bench(cell: Cell, out: Path, resources: Resources) -> Bench:
     """What the cells of its data set and seed have in common."""
     protocol = cell.protocol
-    runs = {name: protocol.run(cell.data, getattr(protocol, name), cell.seed) for name in ("model", "oracle")}
+    runs: dict[str, RunConfig] = {role: protocol.run(cell.data, role, cell.seed) for role in ROLES}
     return bench(cell.data, cell.seed, runs, out, resources, sizes=protocol.sizes)
 
 

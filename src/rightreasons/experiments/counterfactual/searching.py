@@ -18,6 +18,7 @@ from rightreasons.attribution import ClassBaseline, IntegratedGradients
 from rightreasons.attribution.from_data import labeled_references, search_settings
 from rightreasons.core import ANY_OTHER, Counterfactual
 from rightreasons.counterfactuals import COUNTERFACTUALS, Limits, overlay, way, way_probabilities
+from rightreasons.counterfactuals.anytime import SLACK
 from rightreasons.data import DATASETS, ImageDataset
 from rightreasons.experiments.counterfactual.answers import Answers, reached_class, results
 from rightreasons.experiments.counterfactual.asked import Asked, CounterfactualSettings, ask, some_names
@@ -97,8 +98,8 @@ def build_counterfactual(
 def _check(method: Counterfactual, asked: Asked, classes: Sequence[str]) -> None:
     """Refuse what the method could only answer by row numbers, or not at all."""
     low, high = getattr(method, "low", -math.inf), getattr(method, "high", math.inf)
-    slack = 1e-5 * (high - low) if math.isfinite(high - low) else 0.0
-    outside = ((asked.inputs < low - slack) | (asked.inputs > high + slack)).flatten(1).any(dim=1)
+    slack = SLACK * (high - low) if math.isfinite(high - low) else 0.0
+    outside = ~((asked.inputs >= low - slack) & (asked.inputs <= high + slack)).flatten(1).all(dim=1)
     if outside.any():
         raise ValueError(f"expected pixels from {low:g} to {high:g}, got other values in {some_names(asked, outside)}")
     labels = getattr(method, "labels", None)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import check_whole
 from rightreasons.core import Batch, Classifier, Metric
+from rightreasons.core.settings import check_counts
 from rightreasons.metrics.faithfulness.responses import Hidden, Reading, Responses, baseline_of, check_reading
 from rightreasons.metrics.localization import where_defined
 from rightreasons.metrics.ranking import average_ranks
@@ -37,7 +37,7 @@ class Faithfulness(Metric):
     def __post_init__(self) -> None:
         check_reading(self.score)
         if self.max_batch is not None:
-            check_whole(max_batch=self.max_batch)
+            check_counts(max_batch=self.max_batch)
 
     def __call__(
         self, model: Classifier, batch: Batch, heatmap: Float[Tensor, "batch 1 height width"]

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import check_whole, generator_of
+from rightreasons.attribution.perturbation.masking import generator_of
+from rightreasons.core.settings import check_counts
 from rightreasons.metrics.faithfulness.base import Faithfulness, Hiding, correlation, rank_correlation
 from rightreasons.metrics.faithfulness.flipping import squares
 from rightreasons.metrics.faithfulness.responses import Responses, baseline_of
@@ -36,7 +37,7 @@ class FaithfulnessEstimate(Hiding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(patch=self.patch)
+        check_counts(patch=self.patch)
 
     def with_responses(
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]
@@ -83,7 +84,7 @@ class MonotonicityCorrelation(Faithfulness):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(patch=self.patch, samples=self.samples)
+        check_counts(patch=self.patch, samples=self.samples)
 
     def with_responses(
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import check_whole
+from rightreasons.core.settings import check_counts
 from rightreasons.metrics.faithfulness.base import Hiding, area, counts_of, where_ordered
 from rightreasons.metrics.faithfulness.responses import Hidden, Responses
 from rightreasons.metrics.heatmaps import checked
@@ -30,7 +30,7 @@ class Ordered(Hiding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(steps=self.steps)
+        check_counts(steps=self.steps)
 
     def curve(
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]
@@ -164,7 +164,7 @@ class RegionPerturbation(Hiding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(patch=self.patch, regions=1 if self.regions is None else self.regions)
+        check_counts(patch=self.patch, regions=1 if self.regions is None else self.regions)
 
     def curve(
         self, responses: Responses, heatmap: Float[Tensor, "batch 1 height width"]

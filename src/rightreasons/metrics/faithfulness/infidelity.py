@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import check_whole, generator_of
+from rightreasons.attribution.perturbation.masking import generator_of
+from rightreasons.core.settings import check_counts
 from rightreasons.metrics.faithfulness.base import Hiding
 from rightreasons.metrics.faithfulness.responses import Place, Reading, Responses, baseline_of
 from rightreasons.metrics.heatmaps import checked
@@ -55,7 +56,7 @@ class Infidelity(Hiding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(samples=self.samples, side=self.side)
+        check_counts(samples=self.samples, side=self.side)
         if self.change not in get_args(Change):
             raise ValueError(f"expected change to be one of {', '.join(get_args(Change))}, got {self.change!r}")
         if not self.noise > 0:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rightreasons.attribution.perturbation.masking import check_whole, generator_of
+from rightreasons.attribution.perturbation.masking import generator_of
+from rightreasons.core.settings import check_counts
 from rightreasons.metrics.faithfulness.base import Hiding, correlation
 from rightreasons.metrics.faithfulness.responses import Place, Reading, Responses, baseline_of
 from rightreasons.metrics.heatmaps import checked
@@ -34,7 +35,7 @@ class Subsets(Hiding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(samples=self.samples)
+        check_counts(samples=self.samples)
         if self.samples < 2:
             raise ValueError(f"expected at least 2 samples for a correlation, got {self.samples}")
 
@@ -106,7 +107,7 @@ class SensitivityN(Subsets):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(sizes=self.sizes)
+        check_counts(sizes=self.sizes)
         check_share(self.largest)
 
     def counts(self, pixels: int) -> list[int]:
