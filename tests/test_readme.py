@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_group
 
+from rightreasons.cli.main import app
 from rightreasons.data import Subset, load
 from rightreasons.experiments import parse_run
 from rightreasons.experiments.build import build_fit_settings
@@ -16,6 +18,7 @@ from rightreasons.models import LeNet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -57,6 +60,16 @@ def test_the_schedules_that_it_names_are_settings_of_a_run():
     runs = [build_fit_settings(parse_run(tomllib.loads(line)).training, 0) for line in named]
     assert {run.schedule for run in runs} == {"", "cosine", "plateau"}
     assert max(run.patience for run in runs) == 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_that_it_names_have_these_options(page):
+    commands = get_group(app).commands
+    for name, rest in re.findall(r"rightreasons ([a-z]+)((?: [^\n`|]*)?)", page.read_text(encoding="utf-8")):
+        if name in commands:
+            known = {option for parameter in commands[name].params for option in parameter.opts} | {"--help"}
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):
+                assert option in known, f"rightreasons {name}{rest}"
 
 
 def test_its_links_lead_somewhere():
